@@ -12,7 +12,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 LIMIT = 1 << 20  # bytes of text; ten thousand addresses fit, a bomb does not
 _SHOWN = 72  # characters of a found value that a message repeats
@@ -38,12 +38,10 @@ _SPELLINGS = {**{str(role): role for role in Role}, "master": Role.CHIEF}
 _MESH = (Role.CHIEF, Role.WORKER, Role.PS)  # who joins the one mesh, in the order of process ids
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One process of the synchronous job; `address` is None where the job is a single process."""
+class Member(NamedTuple):
+    """One process of the mesh: 'worker 1' and 'host:port'; no address where it is alone."""
 
-    role: Role
-    index: int
+    name: str
     address: str | None
 
 
@@ -97,7 +95,7 @@ class Cluster:
 
     def _check_counts(self) -> None:
         for role in (Role.CHIEF, Role.EVALUATOR):
-            name, count = self.spelled(role), len(self.addresses[role])
+            name, count = self.spelled(role), self.size(role)
             if count > 1:
                 raise _bad(
                     f"cluster.{name}",
@@ -116,7 +114,7 @@ class Cluster:
     def _check_task(self) -> None:
         name, index = self.spelled(self.role), self.index
         _check_index("task.index", index)
-        count = len(self.addresses[self.role])
+        count = self.size(self.role)
         if self.role is Role.EVALUATOR:
             if index > 0:
                 raise _bad(
@@ -260,6 +258,10 @@ class Cluster:
             Role.EVALUATOR: self.evaluator,
         }
 
+    def size(self, role: Role) -> int:
+        """How many processes of this role the cluster lists."""
+        return len(self.addresses[role])
+
     @property
     def is_chief(self) -> bool:
         """Whether this process saves, evaluates and reports for all.
@@ -273,11 +275,11 @@ class Cluster:
     def members(self) -> tuple[Member, ...]:
         """The processes that form the mesh, by process id: chief, workers, ps."""
         found = tuple(
-            Member(role, index, address)
+            Member(f"{self.spelled(role)} {index}", address)
             for role in _MESH
             for index, address in enumerate(self.addresses[role])
         )
-        return found or (Member(Role.CHIEF, 0, None),)
+        return found or (Member(self.name, None),)
 
     @property
     def num_processes(self) -> int:
@@ -290,7 +292,7 @@ class Cluster:
         if self.role is Role.EVALUATOR:
             return None
         before = _MESH[: _MESH.index(self.role)]
-        return sum(len(self.addresses[role]) for role in before) + self.index
+        return sum(map(self.size, before)) + self.index
 
     @property
     def coordinator_address(self) -> str | None:
@@ -312,7 +314,7 @@ class Cluster:
     def __str__(self) -> str:
         if self.coordinator_address is None:
             return f"{self.name}, one process alone"
-        counts = (f"{len(self.addresses[r])} {self.spelled(r)}" for r in _MESH if self.addresses[r])
+        counts = (f"{self.size(role)} {self.spelled(role)}" for role in _MESH if self.size(role))
         place = "beside" if self.process_id is None else f"process {self.process_id} of"
         return (
             f"{self.name}, {place} {self.num_processes} ({', '.join(counts)}),"
