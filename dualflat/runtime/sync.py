@@ -1,0 +1,334 @@
+"""The synchronous trainer: one SPMD program over a mesh, in one process or many.
+
+    gather the parameters → gradient of the global batch → cut the gradient → apply on each shard
+
+The batch is split along the mesh axis `worker`, the state along `ps` (`placement`). The step is one
+`jit` of the task's two functions; the compiler puts in the collectives. So the program means the
+same on every mesh, noise included, and its results differ by rounding only.
+"""
+
+import dataclasses
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from dualflat.contracts import Batch, Metrics, PyTree, Task, TrainState
+from dualflat.runtime import feed
+from dualflat.runtime.checkpoint import CheckpointError, Checkpoints
+from dualflat.runtime.duties import Evaluator, Report, Silent, Watcher, read
+from dualflat.runtime.placement import Layout, Rows
+from dualflat.runtime.stop import Stop, never
+from dualflat.runtime.summary import Summary
+
+IN_FLIGHT = 2  # steps handed to the device and not waited for: enough to hide the host's work
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+      params: natural and whole, on the host (`numpy`), the same in every process.
+      step: updates done.
+      stopped_by: the signal that ended it early, or 0.
+      resumed_from: the step it began at.
+      report: the last one made by this process, if any.
+    """
+
+    params: PyTree
+    step: int
+    stopped_by: int
+    resumed_from: int
+    report: Report | None
+
+
+def state_layout(task: Task, mesh: Mesh) -> Layout:
+    """Return where a task's training state lives on a mesh."""
+    return Layout(mesh, jax.eval_shape(task.init, jax.random.key(0)))
+
+
+def make_init(task: Task, layout: Layout) -> Callable[[int], tuple[TrainState, jax.Array]]:
+    """Return seed ↦ (stored state at step 0, key of the steps)."""
+
+    def init(seed: jax.Array) -> tuple[TrainState, jax.Array]:
+        begin, steps = jax.random.split(jax.random.key(seed))
+        return layout.pack(task.init(begin)), steps
+
+    program = jax.jit(init, out_shardings=(layout.shardings, layout.replicated))
+    return lambda seed: program(np.uint32(seed))
+
+
+def make_step(
+    task: Task, layout: Layout
+) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]:
+    """Return the jitted step: (stored state, key, batch) ↦ (stored state, metrics).
+
+    The state given is donated. Update number t uses the key folded with t, so that a resumed run
+    draws what an uninterrupted one would have drawn.
+    """
+    params = layout.part("params")
+
+    def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
+        now = jax.random.fold_in(key, state.step)
+        grads, metrics = task.gradient(params.gather(state.params), batch, now)
+        fresh = np.int32(0)  # nobody else has pushed since the parameters were gathered
+        return task.apply(state, params.pack(grads), jax.numpy.asarray(fresh)), metrics
+
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(layout.shardings, layout.replicated, layout.batch),
+        out_shardings=(layout.shardings, layout.replicated),
+    )
+
+
+def load_or_initialise(
+    task: Task, layout: Layout, checkpoints: Checkpoints, *, seed: int
+) -> tuple[TrainState, jax.Array, Mapping[str, Any]]:
+    """Return (stored state, key, record): of the newest whole checkpoint, or of step 0.
+
+    The one way in, for a first start and for every restart, on any mesh.
+
+    Raises:
+      ValueError: where the checkpoint belongs to a run with other settings.
+      CheckpointError: where checkpoints exist and none can be read.
+    """
+    found = checkpoints.read_record()
+    if found is not None:
+        _same_run(found[1], task, seed, found[0])
+    saved = {"state": layout.saved, "key": abstract_key(layout)}
+    restored = checkpoints.load(saved)
+    if restored is None:
+        state, key = make_init(task, layout)(seed)
+        return state, key, {}
+    state = layout.from_saved(restored.state["state"])
+    return state, restored.state["key"], restored.record
+
+
+def train(
+    task: Task,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    *,
+    seed: int = 0,
+    every: int = 100,
+    watch: Watcher | None = None,
+    summary: Callable[[int], Summary] | None = None,
+    stop: Stop = never,
+) -> Outcome:
+    """Train a task to its `max_steps`, from the newest checkpoint or from nothing.
+
+    Every `every` steps, and at the end: evaluate, record, save. A signal saves at once, without an
+    evaluation. A run that is already done does nothing.
+
+    Args:
+      task: what to train.
+      mesh: over every process, axes `worker` and `ps`.
+      checkpoints: where the run survives; every process gives its own, of one shared folder.
+      seed: of the initial parameters, the noise and the order of the examples.
+      every: steps between reports (the seed's `checkpoint`).
+      watch: told how it goes, in process 0.
+      summary: start step ↦ where to record, called in process 0.
+      stop: asked at every step whether to end early.
+
+    Raises:
+      ValueError: a batch that the mesh cannot split, or a checkpoint of another run.
+      FloatingPointError: a loss that is not finite; nothing is saved after the last good report.
+      CheckpointError: a save that failed.
+    """
+    if every < 1:
+        raise ValueError(f"every: found {every}, wanted at least 1 step between reports.")
+    watch = watch if watch is not None and jax.process_index() == 0 else Silent()
+    layout = state_layout(task, mesh)
+    rows = Rows(layout.batch, task.batch_size)
+    state, key, record = load_or_initialise(task, layout, checkpoints, seed=seed)
+    start = int(read(state.step))
+    if start:
+        watch.note(f"resumed from step {start}")
+    if start >= task.max_steps:
+        watch.note(f"nothing to do: step {start} of {task.max_steps} is done")
+        return Outcome(_whole(layout, state), start, 0, start, None)
+
+    records = summary(start) if summary and jax.process_index() == 0 else None
+    loop = _Loop(task, layout, rows, checkpoints, watch, records, stop, seed, every)
+    try:
+        state, step, stopped_by = loop.run(state, key, start, record)
+    finally:
+        if records:
+            records.close()
+    checkpoints.wait()
+    return Outcome(_whole(layout, state), step, stopped_by, start, loop.last)
+
+
+class _Loop:
+    """The loop and its window: the steps since the last report."""
+
+    def __init__(
+        self,
+        task: Task,
+        layout: Layout,
+        rows: Rows,
+        checkpoints: Checkpoints,
+        watch: Watcher,
+        records: Summary | None,
+        stop: Stop,
+        seed: int,
+        every: int,
+    ) -> None:
+        self.task, self.layout, self.rows = task, layout, rows
+        self.checkpoints, self.watch, self.records = checkpoints, watch, records
+        self.stop, self.seed, self.every = stop, seed, every
+        self.step_program = make_step(task, layout)
+        self.evaluate = Evaluator(task, layout.part("params"))
+        self.last: Report | None = None
+
+    def run(
+        self, state: TrainState, key: jax.Array, start: int, record: Mapping[str, Any]
+    ) -> tuple[TrainState, int, int]:
+        task, step, stopped_by = self.task, start, 0
+        before = float(record.get("elapsed_s", 0.0))
+        began = time.perf_counter()
+        waiting: deque[jax.Array] = deque()
+        losses: list[jax.Array] = []
+        window_began, saved = began, start
+        with feed.Feed(
+            task.train, batch_size=task.batch_size, seed=self.seed, start=start, part=self.rows.part
+        ) as batches:
+            while step < task.max_steps:
+                stopped_by = self.stop()
+                if stopped_by:
+                    break
+                _, batch = next(batches)
+                state, metrics = self.step_program(state, key, self.rows.place(batch))
+                step += 1
+                losses.append(metrics["loss"])
+                waiting.append(metrics["loss"])
+                if len(waiting) > IN_FLIGHT:
+                    waiting.popleft().block_until_ready()
+                if step == start + 1:  # the first step compiles; throughput is what follows it
+                    jax.block_until_ready(state)
+                    now = time.perf_counter()
+                    self.watch.note(f"first step after {now - began:.1f} s, compilation included")
+                    window_began, first = now, True
+                self.watch.progress(step, task.max_steps)
+                if step % self.every == 0 or step == task.max_steps:
+                    jax.block_until_ready(state)
+                    now = time.perf_counter()
+                    rate = (len(losses) - first) / max(now - window_began, 1e-9)
+                    mean = self._mean_loss(losses, step)
+                    self._report(state, key, step, mean, rate, before - began)
+                    losses, saved, first, window_began = [], step, False, time.perf_counter()
+            if stopped_by and step > saved:
+                self._mean_loss(losses, step)
+                self._save(state, key, step, {}, before + time.perf_counter() - began)
+        return state, step, stopped_by
+
+    def _mean_loss(self, losses: Sequence[jax.Array], step: int) -> float:
+        values = [float(read(loss)) for loss in losses]
+        bad = next((k for k, value in enumerate(values) if not math.isfinite(value)), None)
+        if bad is not None:
+            first = step - len(values) + 1
+            raise FloatingPointError(
+                f"loss is {values[bad]} at step {first + bad}, in the window of steps {first} to {step}."
+                f" {self._newest()} Lower the learning rate, or look at the examples of that step."
+            )
+        return math.fsum(values) / len(values)
+
+    def _report(
+        self, state: TrainState, key: jax.Array, step: int, loss: float, rate: float, offset: float
+    ) -> None:
+        """Evaluate, save, record, tell. Evaluation first: a state that cannot be evaluated is not saved."""
+        at = time.perf_counter()
+        test = self.evaluate(state.params, self.stop)
+        evaluated = time.perf_counter()
+        bad = [name for name, value in test.items() if not math.isfinite(value)]
+        if bad:
+            raise FloatingPointError(
+                f"test {bad[0]} is {test[bad[0]]} after step {step}. {self._newest()} Lower the learning rate."
+            )
+        self._save(state, key, step, {f"test_{name}": value for name, value in test.items()}, evaluated + offset)
+        self.last = Report(
+            step=step,
+            max_steps=self.task.max_steps,
+            loss=loss,
+            test=test,
+            learning_rate=self.task.learning_rate(step - 1),
+            steps_per_s=rate,
+            examples_per_s=rate * self.task.batch_size,
+            elapsed_s=evaluated + offset,
+            evaluate_s=evaluated - at,
+            save_s=time.perf_counter() - evaluated,
+        )
+        self._record(state, self.last)
+        self.watch.report(self.last)
+
+    def _record(self, state: TrainState, report: Report) -> None:
+        worth = jax.eval_shape(self.task.histograms, self.layout.part("params").natural)
+        if worth:  # a collective: every process gathers, the chief writes
+            watched = self._histograms(state.params)
+            if self.records:
+                self.records.histograms(report.step, {name: read(x) for name, x in watched.items()})
+        if self.records:
+            self.records.scalars(report.step, report.scalars())
+            self.records.flush()
+
+    def _histograms(self, params: PyTree) -> Metrics:
+        if not hasattr(self, "_histogram_program"):
+            whole = self.layout.part("params")
+            self._histogram_program = jax.jit(
+                lambda params: self.task.histograms(whole.gather(params)), out_shardings=whole.replicated
+            )
+        return self._histogram_program(params)
+
+    def _save(
+        self, state: TrainState, key: jax.Array, step: int, metrics: Mapping[str, float], elapsed_s: float
+    ) -> None:
+        record = {
+            "task": self.task.name,
+            "settings": dict(self.task.settings),
+            "seed": self.seed,
+            "order": {"rule": feed.ORDER, "step": step, "batch_size": self.task.batch_size},
+            "elapsed_s": elapsed_s,
+            "mesh": dict(self.layout.mesh.shape),
+            "processes": jax.process_count(),
+            "jax": jax.__version__,
+        }
+        tree = {"state": self.layout.to_saved(state), "key": key}
+        self.checkpoints.save(step, tree, record=record, metrics=metrics)
+
+    def _newest(self) -> str:
+        steps = self.checkpoints.steps()
+        return f"The newest checkpoint is of step {steps[-1]}." if steps else "No checkpoint was saved yet."
+
+
+def _same_run(record: Mapping[str, Any], task: Task, seed: int, step: int) -> None:
+    """Refuse to go on with another run's state."""
+    now = {"task": task.name, "seed": seed, **task.settings}
+    then = {"task": record.get("task"), "seed": record.get("seed"), **record.get("settings", {})}
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    if changed:
+        facts = "; ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in changed)
+        raise ValueError(
+            f"the checkpoint of step {step} belongs to another run: {facts}. Give the same words to resume it,"
+            " --fresh to set it aside and start anew, or another --log-dir."
+        )
+
+
+def abstract_key(layout: Layout) -> jax.ShapeDtypeStruct:
+    """Return what the key of a run looks like in its checkpoints."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=layout.replicated)
+
+
+def _whole(layout: Layout, state: TrainState) -> PyTree:
+    """The parameters, natural, on the host of every process."""
+    params = layout.part("params")
+    whole = jax.jit(params.gather, out_shardings=params.replicated)(state.params)
+    return jax.tree.map(read, whole)
