@@ -166,8 +166,8 @@ class Cluster:
         `worker`, `ps`, `evaluator`); keys of theirs that say nothing about membership
         (`environment`, `job`, `trial`, `cloud`, `rpc_layer`, …), which are passed over; addresses
         as a list, or numbered as in {"0": "host:port"}; an index written as "0"; an evaluator that
-        the cluster does not list. None, nothing but white space, `{}`, and an object without
-        cluster and task mean one process alone.
+        the cluster does not list. None, nothing but white space, `{}`, and an object that names
+        neither a cluster nor a task's role mean one process alone.
 
         Numbered addresses must count from 0 without a gap. TensorFlow allows gaps, for processes
         that are shown a part of the cluster only; one mesh needs all to see the same whole.
@@ -181,7 +181,7 @@ class Cluster:
         document = _parse(text)
         _check_top(document)
         cluster, task = document.get("cluster"), document.get("task")
-        if not cluster and not task and _is_object(cluster) and _is_object(task):
+        if _says_nothing(cluster) and _says_nothing(task, "type", "index"):
             return cls.alone()
         if cluster is None:
             raise _bad(
@@ -441,8 +441,11 @@ def _check_top(document: dict[str, Any]) -> None:
             )
 
 
-def _is_object(value: Any) -> bool:
-    return value is None or isinstance(value, dict)
+def _says_nothing(value: Any, *words: str) -> bool:
+    """Absent, or an object with none of the words (of any, where none are given)."""
+    if not isinstance(value, dict):
+        return value is None
+    return not any(word in value for word in words or value)
 
 
 def _role(key: str) -> Role:
@@ -556,9 +559,7 @@ def _place(where: str, address: Any) -> tuple[str, int]:
         if place is None:
             raise bad("not an IPv6 address in the brackets", "Brackets are for IPv6 only.")
     else:
-        host, colon, port = address.rpartition(":")
-        if not colon:
-            host = address
+        host, _, port = address.rpartition(":") if ":" in address else (address, "", "")
         if ":" in host:
             raise bad(
                 "more than one colon",
