@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -92,6 +93,7 @@ class Checkpoints:
         saved without it, or where it is NaN, are nobody's best.
       best_metric: the name of the metric that ranks steps.
       best_mode: "min" or "max".
+      read_only: refuse to save, for those who only look on.
 
     Raises:
       ValueError: an argument is out of its range, or `directory` is a URL.
@@ -105,6 +107,7 @@ class Checkpoints:
         keep_best: int = 1,
         best_metric: str = "test_loss",
         best_mode: Literal["min", "max"] = "min",
+        read_only: bool = False,
     ):
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest step has to stay, so 1 or more")
@@ -130,6 +133,7 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._swept = False
         self._closed = False
+        self._read_only = read_only
 
     def __enter__(self) -> Self:
         return self
@@ -178,6 +182,8 @@ class Checkpoints:
         self.wait()
         if self._closed:
             raise CheckpointError(f"{self._directory}: save({step}) after close()")
+        if self._read_only:
+            raise CheckpointError(f"{self._directory}: save({step}), but opened to be read only")
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         partial = self._directory / f"{step}{whole.PARTIAL}"
         arrays: dict[str, Any] = {}
@@ -541,7 +547,7 @@ def _held(folder: Path) -> dict[str, Any]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _describe(leaf: Any) -> dict[str, Any]:
