@@ -134,29 +134,32 @@ class _Lines:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
+        self._begun = False  # of the line that is under way, something has been handed on
 
     def feed(self, data: bytes, *, final: bool = False) -> Iterator[str]:
-        text = self._rest + self._decoder.decode(data, final)
-        held = "\r" if text.endswith("\r") and not final else ""  # half of a '\r\n', perhaps
-        text = text.removesuffix(held).replace("\r\n", "\n")
-        *whole, rest = text.split("\n")
+        *whole, rest = (self._rest + self._decoder.decode(data, final)).split("\n")
         for line in whole:
-            yield from _cut(line)
+            pieces = _pieces(line)
+            yield from pieces if pieces or self._begun else [""]
+            self._begun = False
         *shown, rest = rest.split("\r")
-        for line in filter(None, shown):
-            yield from _cut(line)
-        *early, rest = _cut(rest)
-        yield from early
+        pieces = [piece for line in shown for piece in _pieces(line)]
+        *early, rest = _pieces(rest) or [""]
+        pieces += early
         if final and rest:
-            yield rest
-        self._rest = "" if final else rest + held
+            pieces.append(rest)
+        self._begun |= bool(pieces)
+        self._rest = "" if final else rest
+        yield from pieces
 
 
-def _cut(line: str) -> Iterator[str]:
-    """A line as a terminal would leave it standing: its '\\r' pieces, in bounded lengths."""
-    for piece in [piece for piece in line.split("\r") if piece] or [""]:
-        for start in range(0, max(1, len(piece)), LINE_LIMIT):
-            yield piece[start : start + LINE_LIMIT]
+def _pieces(line: str) -> list[str]:
+    """A line's pieces between '\\r', the empty ones aside, in bounded lengths."""
+    return [
+        piece[start : start + LINE_LIMIT]
+        for piece in line.split("\r")
+        for start in range(0, len(piece), LINE_LIMIT)
+    ]
 
 
 class _Child:
