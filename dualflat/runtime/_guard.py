@@ -16,6 +16,7 @@ itself is killed. Elsewhere it ends the command's process group: a daemon that l
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -27,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _POLL_S = 0.02  # between two looks at what a command has left behind
+_PATIENCE_S = 3.0  # with what even SIGKILL does not end: a device's wait, a zombie without a reaper
 
 
 def main(config: str, grace_s: float, unset: str, command: list[str]) -> int:
@@ -36,7 +38,8 @@ def main(config: str, grace_s: float, unset: str, command: list[str]) -> int:
     wake = _wakeups()
     child = _start(config, unset, command, prctl)
     listening = [0, wake]
-    status = end_by = None
+    status: int | None = None
+    end_by = math.inf  # when SIGKILL follows
     forced = False
     while True:
         ended = _reap(child)
@@ -44,24 +47,24 @@ def main(config: str, grace_s: float, unset: str, command: list[str]) -> int:
             status = ended
             with contextlib.suppress(OSError):  # no launcher is left to be told
                 os.write(0, f"{status} {time.monotonic()!r}\n".encode())
-            end_by = end_by or time.monotonic() + grace_s
+            end_by = min(end_by, time.monotonic() + grace_s)
             _signal(_left(child, reaper), signal.SIGTERM)
         left = [] if status is None else _left(child, reaper)
-        if status is not None and not left:
+        if status is not None and (not left or time.monotonic() > end_by + _PATIENCE_S):
             return status
-        wait = None if status is None else _POLL_S
-        if end_by is not None:
-            if time.monotonic() >= end_by:
-                if not forced:
-                    forced = True
-                    _say(f"still running {grace_s:g} s after it was to end: killed")
-                _signal(_left(child, reaper), signal.SIGKILL)
-                wait = _POLL_S
-            elif wait is None:
-                wait = max(0.0, end_by - time.monotonic())
+        overdue = time.monotonic() >= end_by
+        if overdue:
+            if not forced:
+                forced = True
+                _say(f"still running {grace_s:g} s after it was to end: killed")
+            _signal(_left(child, reaper), signal.SIGKILL)
+        if overdue or status is not None:
+            wait = _POLL_S
+        else:
+            wait = None if math.isinf(end_by) else max(0.0, end_by - time.monotonic())
         ready, _, _ = select.select(listening, [], [], wait)
         for number in _orders(ready, listening, wake):
-            end_by = end_by or time.monotonic() + grace_s
+            end_by = min(end_by, time.monotonic() + grace_s)
             if status is None:  # not reaped, so the number is still the command's
                 _signal([child], number)
 

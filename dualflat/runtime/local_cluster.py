@@ -25,6 +25,7 @@ from dualflat.runtime.cluster import Cluster, Role
 HOST = "127.0.0.1"
 LINE_LIMIT = 16384  # characters; a longer line is cut into several, and none of it is lost
 _PATIENCE_S = 5.0  # beyond the grace: what a guard itself may take to end
+_GUARD = ("-I", "-S", str(Path(__file__).with_name("_guard.py")))  # quick, and by itself
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -176,13 +177,12 @@ class _Child:
         # A Python in the C locale sets LC_CTYPE for its children. The guard takes that back where
         # the caller's environment has none.
         unset = "LC_CTYPE" if env is not None and "LC_CTYPE" not in env else ""
-        guard = str(Path(__file__).with_name("_guard.py"))
         words = [me.to_tf_config(), repr(float(grace_s)), unset, *command]
         self.control, theirs = socket.socketpair()
         try:
             with theirs:
                 self.guard = subprocess.Popen(
-                    [sys.executable, "-I", "-S", guard, *words],
+                    [sys.executable, *_GUARD, *words],
                     stdin=theirs.fileno(),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

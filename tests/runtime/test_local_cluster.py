@@ -284,6 +284,19 @@ def test_what_the_output_raises_ends_everyone(program, tmp_path):
 
 # ---- ends --------------------------------------------------------------------------------------
 
+GRANDCHILD = """
+import os, signal, sys, time
+path, daemon, deaf = sys.argv[1], *map(int, sys.argv[2:])
+if deaf:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if daemon:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+open(path, "x").close()
+time.sleep(60)
+"""
+
 
 def test_one_that_fails_ends_the_others_and_names_itself(program):
     source = """
@@ -303,16 +316,23 @@ def test_one_that_fails_ends_the_others_and_names_itself(program):
     assert sorted(lines[1:]) == ["[chief 0] saved", "[ps 0] saved"]
 
 
-def test_the_first_failure_counts_not_the_first_to_be_noticed(program):
-    """The chief fails right after the ps, on its heels; the processes' own times decide."""
+@linux
+def test_the_first_failure_counts_not_the_first_guard_to_be_gone(program, tmp_path):
+    """The ps fails first, but what it leaves behind keeps its guard busy; the chief is deaf."""
+    (tmp_path / "grandchild.py").write_text(GRANDCHILD, encoding="utf-8")
     source = """
     if me == "ps 0":
-        wait_for("ready"); sys.exit(5)
+        words = [sys.executable, "-I", "-S", os.path.join(folder, "grandchild.py")]
+        subprocess.Popen([*words, os.path.join(folder, "up"), "0", "1"])
+        wait_for("up"); wait_for("ready"); sys.exit(5)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     mark("ready")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
-    time.sleep(60)
+    time.sleep(0.3)
+    sys.exit(9)
     """
-    assert launch(program(source), workers=1, ps=1)[0] == 5
+    status, lines = launch(program(source), workers=1, ps=1, grace_s=1.0)
+    assert status == 5
+    assert lines[0] == "[launch] ps 0 ended with status 5; ending the others"
 
 
 def test_a_death_by_signal_is_128_and_the_signal(program):
@@ -339,20 +359,6 @@ def test_one_that_ignores_sigterm_is_killed_after_the_grace(program):
     assert 0.5 <= time.monotonic() - started < 15
     assert status == 3
     assert "[worker 0] still running 0.5 s after it was to end: killed" in lines
-
-
-GRANDCHILD = """
-import os, signal, sys, time
-path, daemon, deaf = sys.argv[1], *map(int, sys.argv[2:])
-if deaf:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if daemon:
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-open(path, "x").close()
-time.sleep(60)
-"""
 
 
 @linux
@@ -389,6 +395,43 @@ def test_a_command_dies_with_its_guard(program, tmp_path):
     status, lines = launch(program(source), workers=2)
     assert status == 137
     assert lines == ["[launch] worker 0 ended with status 137 (SIGKILL); ending the others"]
+    assert gone(tmp_path, 5.0)
+
+
+def test_a_signal_to_the_guard_is_for_its_command(program):
+    source = """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(21))
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+    """
+    assert launch(program(source))[0] == 21
+
+
+@linux  # where what the fallback does not reach can be found and ended
+def test_without_prctl_the_process_group_ends(program, tmp_path, monkeypatch):
+    """The guard elsewhere than on Linux: what leaves the group stays, all else as ever."""
+    code = (
+        "import runpy, sys\n"
+        "del sys.argv[0]\n"
+        "sys.platform = 'elsewhere'\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    monkeypatch.setattr(local_cluster, "_GUARD", ("-I", "-S", "-c", code, local_cluster._GUARD[-1]))
+    (tmp_path / "grandchild.py").write_text(GRANDCHILD, encoding="utf-8")
+    source = """
+    for daemon in (0, 1):
+        words = [sys.executable, "-I", "-S", os.path.join(folder, "grandchild.py")]
+        path = os.path.join(folder, f"up{daemon}")
+        subprocess.Popen([*words, path, str(daemon), "0"])
+        wait_for(f"up{daemon}")
+    sys.exit(4)
+    """
+    status, _ = launch(program(source), grace_s=1.0)
+    assert status == 4
+    left = mentioning(tmp_path)
+    assert [str(tmp_path / "up1") in words for words in left.values()] == [True]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
     assert gone(tmp_path, 5.0)
 
 
