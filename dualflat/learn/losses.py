@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dualflat.geometry.divergence import fenchel_young
+from dualflat.geometry.potential import Potential
+
 
 def classification_gap(logits: Array, labels: Array) -> Array:
     """Fenchel-Young gap between categorical laws and the labels that were seen, one per example.
@@ -57,9 +60,9 @@ def classification_gap(logits: Array, labels: Array) -> Array:
             f"classification_gap: labels are {labels.dtype}. Wanted integers; for soft labels"
             " use fenchel_young_loss with a Categorical potential."
         )
-    # A mask and not a gather: its derivative is a mask again, not a scatter, which costs more than
-    # everything else here. A label that is no class must not pass for one: NaN, in the gradient too.
-    own = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
+    # A mask and not a gather: its derivative is a mask again and not a scatter, which would cost
+    # more than all the rest. A label that is no class is NaN, so that the gradient is NaN too.
+    own = labels[..., None] == jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     missing = jnp.where(own.any(-1), 0.0, jnp.nan).astype(logits.dtype)
     seen = jnp.where(own, logits, 0.0).sum(-1) + missing
     lead = logits - seen[..., None]  # exactly 0 at the label
@@ -69,3 +72,36 @@ def classification_gap(logits: Array, labels: Array) -> Array:
     loss = m + jnp.log1p(others + jnp.expm1(-m))
     hopeless = (seen == -jnp.inf) & jnp.isfinite(logits.max(-1))
     return jnp.where(hopeless, jnp.inf, loss)
+
+
+def fenchel_young_loss(psi: Potential, thetas: Array, etas: Array) -> Array:
+    """Fenchel-Young gap ψ(θ) + φ(η) − ⟨θ, η⟩ of each example, for any potential.
+
+    Args:
+      psi: the potential.
+      thetas: shape (..., n), what the model says.
+      etas: shape (..., n), what was seen: sufficient statistics, or their means. On the edge of
+        the range of ∇ψ, where single observations often lie, ψ must know φ in closed form.
+
+    Returns:
+      shape (...), nonnegative; NaN for an example that is impossible, and for that one only.
+
+    Raises:
+      ValueError: for shapes that do not match each other or ψ.
+
+    >>> from dualflat.geometry.families.categorical import Categorical
+    >>> thetas, etas = jnp.zeros((2, 1)), jnp.array([[0.5], [1.0]])
+    >>> fenchel_young_loss(Categorical(1), thetas, etas).round(4)
+    Array([0.    , 0.6931], dtype=float32)
+    """
+    thetas, etas = jnp.asarray(thetas), jnp.asarray(etas)
+    if thetas.ndim < 1 or thetas.shape != etas.shape:
+        raise ValueError(
+            f"fenchel_young_loss: thetas {thetas.shape} and etas {etas.shape} do not match."
+            " Wanted one shape (..., n)."
+        )
+    rows = (-1, thetas.shape[-1])
+    gaps = jax.vmap(lambda theta, eta: fenchel_young(psi, theta, eta))(
+        thetas.reshape(rows), etas.reshape(rows)
+    )
+    return gaps.reshape(thetas.shape[:-1])

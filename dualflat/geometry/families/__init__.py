@@ -1,0 +1,1 @@
+"""One file a family: ψ, its closed forms where they exist, and the usual parameters."""
