@@ -187,34 +187,32 @@ class Checkpoints:
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         partial = self._directory / f"{step}{whole.PARTIAL}"
         arrays: dict[str, Any] = {}
-        with self._all_or_none(f"saving step {step} in {self._directory}"):
-            if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-                raise ValueError(f"step={step!r}: a step is a whole number, 0 or more")
-            arrays, leaves = _dismantle(state)
-            text = json.dumps(
-                {
-                    "format": _FORMAT,
-                    "step": step,
-                    "record": dict(record),
-                    "metrics": numbers,
-                    "leaves": leaves,
-                }
-            ).encode()
-            if jax.process_index() == 0:
-                self._make_room(step, partial)
-                try:
-                    whole.write_file(partial / _RECORD, text)
-                except BaseException:
-                    _discard(partial)
-                    raise
+        doing = f"saving step {step} in {self._directory}"
+        made = False
         try:
+            with self._all_or_none(doing):
+                if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+                    raise ValueError(f"step={step!r}: a step is a whole number, 0 or more")
+                arrays, leaves = _dismantle(state)
+                text = json.dumps(
+                    {
+                        "format": _FORMAT,
+                        "step": step,
+                        "record": dict(record),
+                        "metrics": numbers,
+                        "leaves": leaves,
+                    }
+                ).encode()
+                if jax.process_index() == 0:
+                    self._make_room(step, partial)
+                    made = True
+                    whole.write_file(partial / _RECORD, text)
             if arrays:
-                self._writer().save(partial / _STATE, args=ocp.args.PyTreeSave(arrays))
-        except BaseException as error:
-            self._abandon(partial)
-            if not isinstance(error, Exception):
-                raise
-            raise _failed(f"saving step {step} in {self._directory}", error) from error
+                with _as_checkpoint_error(doing):
+                    self._writer().save(partial / _STATE, args=ocp.args.PyTreeSave(arrays))
+        except BaseException:
+            self._abandon(partial if made else None)
+            raise
         self._pending = step
         self._thread = threading.Thread(
             target=self._finish, args=(step, partial, numbers), name=f"checkpoint-{step}"
@@ -273,10 +271,16 @@ class Checkpoints:
             chosen = None if high < 0 else high << 31 | low
         if chosen is None:
             return None
+        folder = self._directory / str(chosen)
         state, held = None, {}
-        with self._all_or_none(f"loading step {chosen} from {self._directory}"):
-            held = _held(self._directory / str(chosen))
-            state = self._assemble(self._directory / str(chosen), held, abstract_state)
+        try:
+            with self._all_or_none(f"loading step {chosen} from {self._directory}"):
+                held = _held(folder)
+                state = self._assemble(folder, held, abstract_state)
+        except CheckpointError:
+            if step is None and jax.process_count() == 1 and not folder.exists():
+                return self.load(abstract_state)  # the run that writes here has just removed it
+            raise
         return Restored(chosen, state, held["record"], held["metrics"])
 
     def read_record(self, step: int | None = None) -> tuple[int, dict[str, Any]] | None:
@@ -291,13 +295,11 @@ class Checkpoints:
         Raises:
           CheckpointError: `step` is missing or damaged, or every step is.
         """
-        try:
+        with _as_checkpoint_error(f"reading a record in {self._directory}"):
             chosen = self._choose(step, check=_held)
             if chosen is None:
                 return None
             return chosen, _held(self._directory / str(chosen))["record"]
-        except (OSError, ValueError, whole.NotWholeError) as error:
-            raise _failed(f"reading a record in {self._directory}", error) from error
 
     def close(self) -> None:
         """Wait for the save in progress and let go of the threads. May be called twice.
@@ -381,7 +383,8 @@ class Checkpoints:
                 whole.publish(partial, self._directory / str(step))
         except BaseException as error:
             self._failure = error
-            self._abandon(partial)
+            with contextlib.suppress(Exception):
+                self._abandon(partial)
             return
         try:
             self._metrics[step] = metrics
@@ -407,10 +410,10 @@ class Checkpoints:
                 whole.remove(self._directory / str(step))
                 self._metrics.pop(step, None)
 
-    def _abandon(self, partial: Path) -> None:
+    def _abandon(self, partial: Path | None) -> None:
         """After a failure: no half-written files, so that a full disk is usable again."""
         self._let_go()
-        if jax.process_index() == 0:
+        if partial is not None and jax.process_index() == 0:
             _discard(partial)
 
     # ---- loading
@@ -423,7 +426,10 @@ class Checkpoints:
                 raise FileNotFoundError(
                     f"{self._directory} holds no step {step}; its whole steps are {self.steps()}"
                 )
-            check(self._directory / str(step))
+            try:
+                check(self._directory / str(step))
+            except whole.NotWholeError as error:
+                raise whole.NotWholeError(f"step {step} is damaged: {error}") from error
             return step
         damage = []
         for candidate in reversed(found):
@@ -515,6 +521,14 @@ class Checkpoints:
             raise _failed(doing, failure) from failure
 
 
+@contextlib.contextmanager
+def _as_checkpoint_error(doing: str):
+    try:
+        yield
+    except Exception as error:
+        raise _failed(doing, error) from error
+
+
 def _failed(doing: str, error: BaseException) -> CheckpointError:
     words = str(error) or type(error).__name__
     return CheckpointError(f"{doing} failed: {words}")
@@ -556,7 +570,8 @@ def _describe(leaf: Any) -> dict[str, Any]:
     Raises:
       TypeError: it is not something that a checkpoint holds.
     """
-    if isinstance(leaf, bool | int | float):  # kept apart from arrays: they come back as themselves
+    # Kept apart from arrays, to come back as themselves. (np.float64 is a float, but an array here.)
+    if type(leaf) in (bool, int, float):
         return {"kind": type(leaf).__name__, "shape": [], "dtype": type(leaf).__name__}
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
         raise TypeError(f"is a {type(leaf).__name__}")
