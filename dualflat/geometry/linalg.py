@@ -9,9 +9,10 @@ def factor(a: Array) -> Array:
     """Lower Cholesky factor of a symmetric matrix (d, d); NaN throughout unless positive definite.
 
     The test is explicit: LAPACK stops at a negative pivot, but a pivot of exactly zero, or an
-    infinite one, must not pass for a positive one either. Only the lower triangle is read.
+    infinite one, must not pass for a positive one either. Only the lower triangle is read; it is
+    mirrored first, because the derivative of a Cholesky factor believes its input symmetric.
     """
-    low = jnp.linalg.cholesky(a, symmetrize_input=False)
+    low = jnp.linalg.cholesky(jnp.tril(a) + jnp.tril(a, -1).T, symmetrize_input=False)
     pivots = jnp.diagonal(low)
     return jnp.where(((pivots > 0) & (pivots < jnp.inf)).all(), low, jnp.nan)
 
