@@ -570,7 +570,7 @@ def _describe(leaf: Any) -> dict[str, Any]:
     Raises:
       TypeError: it is not something that a checkpoint holds.
     """
-    # Kept apart from arrays, to come back as themselves. (np.float64 is a float, but an array here.)
+    # Kept apart from arrays, to come back as themselves. By exact type: np.float64 is a float too.
     if type(leaf) in (bool, int, float):
         return {"kind": type(leaf).__name__, "shape": [], "dtype": type(leaf).__name__}
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):

@@ -716,7 +716,7 @@ def test_killed_at_any_moment_the_newest_durable_step_loads(tmp_path):
     try:
         while not said and saver.poll() is None:
             time.sleep(0.05)
-        for number in range(40):
+        for number in range(30):
             time.sleep(rng.uniform(0, 0.08))
             saver.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, saver.pid, os.WSTOPPED | os.WNOWAIT)
@@ -800,6 +800,7 @@ def abstract_for(over):
     }
 
 
+@pytest.mark.slow
 def test_two_processes_resume_what_one_saved_and_one_what_two_saved(tmp_path):
     x = np.arange(24, dtype=np.float32).reshape(8, 3)
     with Checkpoints(tmp_path) as checkpoints:
