@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 OK, FAILED, USAGE = 0, 1, 2
 COMMANDS = ("train", "launch", "predict")
@@ -195,7 +195,6 @@ def _launch(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from dualflat.learn import idx
     from dualflat.runtime.export import ExportError, load_export
 
     try:
@@ -217,6 +216,28 @@ def _predict(args: argparse.Namespace) -> int:
         lines.append(f"accuracy {right / max(len(labels), 1):.4f} ({right} of {len(labels)})")
     print("\n".join(lines))
     return OK
+
+
+def _images(images: str | None, labels: str | None) -> tuple[Any, Any]:
+    """The images to predict, and their labels where there are any."""
+    from dualflat.learn import idx, tasks
+
+    if images is None:
+        if labels is not None:
+            raise ValueError("--labels without --images: name the images they belong to.")
+        _, test = idx.read_folder(Path(tasks.__file__).parent / "digits")
+        return test.images, test.labels
+    file = Path(images)
+    beside = file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1"))
+    if labels is None and beside != file and beside.exists():
+        labels = str(beside)
+    pixels = idx.read_idx(file, ndim=3)
+    if labels is None:
+        return pixels, None
+    named = idx.read_idx(labels, ndim=1)
+    if len(named) != len(pixels):
+        raise ValueError(f"{labels} holds {len(named)} labels, {file} holds {len(pixels)} images: they do not belong together.")
+    return pixels, named
 
 
 def _positive_int(word: str) -> int:

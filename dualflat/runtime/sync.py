@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -65,27 +66,57 @@ def make_init(task: Task, layout: Layout) -> Callable[[int], tuple[TrainState, j
     return lambda seed: program(np.uint32(seed))
 
 
-def make_step(
-    task: Task, layout: Layout
-) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]:
-    """Return the jitted step: (stored state, key, batch) ↦ (stored state, metrics).
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One update: (stored state, key, batch) ↦ (stored state, metrics), as two programs.
 
-    The state given is donated. Update number t uses the key folded with t, so that a resumed run
+    Two, not one, because they are two: the asynchronous loops run the same pair in different
+    processes. Compiled together, XLA fuses the end of the gradient with the update where the shapes
+    of the shards suggest it, multiply-adds round once instead of twice, and the last bit of a
+    parameter depends on the mesh. Compiled apart, the number of shards changes no bit, and one
+    asynchronous worker can equal this trainer step for step.
+
+    The state given is donated to `apply`. Update number t uses the key folded with t, so that a resumed run
     draws what an uninterrupted one would have drawn.
+
+    Attributes:
+      gradient: (stored params, step, key, batch) ↦ (stored gradient, metrics).
+      apply: (stored state, stored gradient) ↦ stored state.
     """
+
+    gradient: Any
+    apply: Any
+
+    def __call__(self, state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, metrics = self.gradient(state.params, state.step, key, batch)
+        return self.apply(state, grads), metrics
+
+
+def make_step(task: Task, layout: Layout) -> Step:
+    """Return the step of a task whose state lives as `layout` says."""
     params = layout.part("params")
+    whole = layout.replicated
 
-    def step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
-        now = jax.random.fold_in(key, state.step)
-        grads, metrics = task.gradient(params.gather(state.params), batch, now)
-        fresh = np.int32(0)  # nobody else has pushed since the parameters were gathered
-        return task.apply(state, params.pack(grads), jax.numpy.asarray(fresh)), metrics
+    def gradient(stored: PyTree, step: jax.Array, key: jax.Array, batch: Batch) -> tuple[PyTree, Metrics]:
+        grads, metrics = task.gradient(params.gather(stored), batch, jax.random.fold_in(key, step))
+        return params.pack(grads), metrics
 
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(layout.shardings, layout.replicated, layout.batch),
-        out_shardings=(layout.shardings, layout.replicated),
+    def apply(state: TrainState, grads: PyTree) -> TrainState:
+        fresh = jnp.int32(0)  # nobody else has pushed since the parameters were gathered
+        return task.apply(state, grads, fresh)
+
+    return Step(
+        jax.jit(
+            gradient,
+            in_shardings=(params.shardings, whole, whole, layout.batch),
+            out_shardings=(params.shardings, whole),
+        ),
+        jax.jit(
+            apply,
+            in_shardings=(layout.shardings, params.shardings),
+            out_shardings=layout.shardings,
+            donate_argnums=0,
+        ),
     )
 
 
@@ -294,7 +325,7 @@ class _Loop:
             "task": self.task.name,
             "settings": dict(self.task.settings),
             "seed": self.seed,
-            "order": {"rule": feed.ORDER, "step": step, "batch_size": self.task.batch_size},
+            "order": {"step": step, "batch_size": self.task.batch_size},
             "elapsed_s": elapsed_s,
             "mesh": dict(self.layout.mesh.shape),
             "processes": jax.process_count(),
