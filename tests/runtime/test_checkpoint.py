@@ -1,5 +1,6 @@
 """Checkpoints: what was saved comes back bit for bit, or one is told what is wrong."""
 
+import gc
 import json
 import os
 import random
@@ -503,11 +504,20 @@ def file_size_limit():
     signal.signal(signal.SIGXFSZ, handler)
 
 
-# Where one of its writes fails, orbax closes its event loop before the others have ended, and they
-# complain to nobody. What matters is what is raised, and what is left on the disk.
-orbax_dies_noisily = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-)
+@pytest.fixture
+def collected():
+    yield
+    gc.collect()  # so that what complains when it is collected does so here, not in another test
+
+
+def orbax_dies_noisily(test):
+    """Ignore what is raised where nobody can catch it.
+
+    Where one of its writes fails, orbax closes its event loop before the others have ended, and
+    they complain to nobody. What matters is what is raised, and what is left on the disk.
+    """
+    ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    return pytest.mark.usefixtures("collected")(ignored(test))
 
 
 @orbax_dies_noisily
@@ -628,7 +638,7 @@ class PowerCutError(OSError):
 
 
 @orbax_dies_noisily
-@pytest.mark.parametrize("calls", [0, 1, 2, 3, 4, 6, 9, 13, 18, 24, 30, 36, 42, 48, 54, 60])
+@pytest.mark.parametrize("calls", [0, 1, 2, 3, 5, 9, 15, 24, 33, 42, 51, 60])
 def test_after_a_power_cut_at_any_file_operation_the_newest_whole_step_loads(
     folder, calls, monkeypatch
 ):
