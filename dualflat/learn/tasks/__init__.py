@@ -1,11 +1,10 @@
 """Tasks by name. One file a task; importing this package imports none of them, and no JAX."""
 
 import importlib
-import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualflat.contracts import TaskFactory
+    from dualflat.contracts import Options, Task, TaskFactory
 
 NAMES = ("mnist",)
 
@@ -40,7 +39,7 @@ def resolve(name: str) -> "TaskFactory":
             f"task {name!r}: module {module_name} ({getattr(module, '__file__', 'built in')}) has"
             f" no {attribute!r}; it has {', '.join(public[:12]) or 'nothing public'}."
         )
-    found = getattr(module, attribute)
+    found: Any = getattr(module, attribute)
     if all(hasattr(found, needed) for needed in ("gradient", "apply", "init", "train")):
         if isinstance(found, type):
             raise ValueError(
@@ -68,7 +67,7 @@ def _import(module_name: str, name: str):
         ) from error
 
 
-def _ready(task, options, name: str):
+def _ready(task: Any, options: "Options", name: str) -> "Task":
     """A task as it is, after checking that nothing was asked of it that it would ignore."""
     asked = [
         word

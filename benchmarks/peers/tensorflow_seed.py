@@ -1,0 +1,221 @@
+"""The classical trainer in TensorFlow 2.21 (`tf.compat.v1`, oneDNN) beside ours, interleaved.
+
+    python -m benchmarks.peers.tensorflow_seed --data DIR [--venv DIR] [--steps 500] [--rounds 2]
+
+Makes a virtual environment with TensorFlow (once; it is kept), then runs A B A B: TensorFlow, ours.
+Each run is a process of its own that trains the same network from its own random start with Adam
+at 1e-4 on batches of 100 from the same IDX folder, and prints JSON lines: steps per second
+(median and quartiles over windows of 10 steps, the first window left out), accuracy on the
+10,000 test images, seconds to evaluate them, and seconds to export. The last line is the ratio.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+ROOT = HERE.parents[2]
+BATCH, WINDOW = 100, 10
+
+
+def figures(name, windows, **more):
+    rates = [WINDOW / seconds for seconds in windows[1:] or windows]
+    q1, middle, q3 = (
+        statistics.quantiles(rates, n=4, method="inclusive") if len(rates) > 1 else rates * 3
+    )
+    speed = {"steps_per_s": round(middle, 2), "q1": round(q1, 2), "q3": round(q3, 2)}
+    print(json.dumps({"name": name, **speed, **more}), flush=True)
+
+
+def load(folder):
+    sys.path.insert(0, str(ROOT / "dualflat" / "learn"))  # the reader alone: it needs only numpy
+    from idx import read_folder
+
+    def flat(images):
+        return images.reshape(len(images), -1).astype(np.float32) / 255
+
+    train, test = read_folder(folder)
+    one_hot = np.eye(10, dtype=np.float32)
+    return flat(train.images), one_hot[train.labels], flat(test.images), one_hot[test.labels]
+
+
+def tensorflow(folder, steps):
+    import tensorflow
+
+    tf = tensorflow.compat.v1
+    tf.disable_eager_execution()
+    images, labels, test_images, test_labels = load(folder)
+    side = int(images.shape[1] ** 0.5)
+
+    def network(x, keep_prob):
+        h, channels = tf.reshape(x, [-1, side, side, 1]), 1
+        for filters in (32, 64):
+            w = tf.Variable(tf.truncated_normal([5, 5, channels, filters], stddev=0.1))
+            b = tf.Variable(tf.constant(0.1, shape=[filters]))
+            h = tf.nn.relu(tf.nn.conv2d(h, w, strides=[1, 1, 1, 1], padding="SAME") + b)
+            h = tf.nn.max_pool(h, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding="SAME")
+            channels = filters
+        units = (side // 4) ** 2 * 64
+        w = tf.Variable(tf.truncated_normal([units, 1024]))
+        b = tf.Variable(tf.constant(0.1, shape=[1024]))
+        h = tf.nn.relu(tf.matmul(tf.reshape(h, [-1, units]), w) + b)
+        if keep_prob is not None:
+            h = tf.nn.dropout(h, keep_prob)
+        return tf.nn.softmax(
+            tf.matmul(h, tf.Variable(tf.zeros([1024, 10]))) + tf.Variable(tf.zeros([10]))
+        )
+
+    x = tf.placeholder(tf.float32, [None, images.shape[1]])
+    t = tf.placeholder(tf.float32, [None, 10])
+    keep = tf.placeholder(tf.float32, [])
+    p = network(x, keep)
+    loss = -tf.reduce_sum(t * tf.log(p))
+    update = tf.train.AdamOptimizer(0.0001).minimize(loss)
+    right = tf.reduce_sum(tf.cast(tf.equal(tf.argmax(p, 1), tf.argmax(t, 1)), tf.float32))
+    rng = np.random.default_rng(0)
+    order = np.concatenate(
+        [rng.permutation(len(images)) for _ in range(-(-steps * BATCH // len(images)))]
+    )
+    with tf.Session() as session, tempfile.TemporaryDirectory() as scratch:
+        session.run(tf.global_variables_initializer())
+        windows = []
+        for first in range(0, steps, WINDOW):
+            began = time.perf_counter()
+            for k in range(first, min(first + WINDOW, steps)):
+                rows = order[k * BATCH : (k + 1) * BATCH]
+                session.run([update, loss], {x: images[rows], t: labels[rows], keep: 0.5})
+            windows.append(time.perf_counter() - began)
+        began, found = time.perf_counter(), 0.0
+        for k in range(0, len(test_images), BATCH):
+            found += session.run(
+                right, {x: test_images[k : k + BATCH], t: test_labels[k : k + BATCH], keep: 1.0}
+            )
+        evaluation = time.perf_counter() - began
+        began = time.perf_counter()
+        saver = tf.train.Saver()
+        saver.save(session, scratch + "/checkpoint", write_meta_graph=False)
+        with tf.Graph().as_default(), tf.Session() as fresh:  # a graph for prediction only
+            q = network(tf.placeholder(tf.float32, [None, images.shape[1]]), None)
+            del q
+            fresh.run(tf.global_variables_initializer())
+            served = tf.train.Saver()
+            served.restore(fresh, scratch + "/checkpoint")
+            served.export_meta_graph(filename=scratch + "/export.meta")
+            served.save(fresh, scratch + "/export", write_meta_graph=False)
+        export = time.perf_counter() - began
+    figures(
+        "tensorflow " + tensorflow.__version__,
+        windows,
+        steps=steps,
+        accuracy=round(found / len(test_images), 4),
+        evaluation_s=round(evaluation, 2),
+        export_s=round(export, 2),
+    )
+
+
+def ours(folder, steps):
+    sys.path.insert(0, str(ROOT))
+    import jax
+    import jax.numpy as jnp
+
+    from dualflat.contracts import Options
+    from dualflat.learn.tasks import resolve
+    from dualflat.runtime.export import write_export
+    from dualflat.runtime.feed import Feed, evaluation_batches
+
+    task = resolve("mnist")(Options(data=folder))
+    key = jax.random.key(0)
+    state = jax.jit(task.init)(key)
+
+    def one(state, batch):
+        grads, metrics = task.gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        return task.apply(state, grads, jnp.int32(0)), metrics["loss"]
+
+    step, evaluate, windows = jax.jit(one, donate_argnums=0), jax.jit(task.evaluate), []
+    with Feed(task.train, batch_size=BATCH, seed=0) as feed:
+        for first in range(0, steps, WINDOW):
+            began = time.perf_counter()
+            for _ in range(first, min(first + WINDOW, steps)):
+                state, _ = step(state, next(feed)[1])
+            jax.block_until_ready(state)
+            windows.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    sums = [
+        evaluate(state.params, b, w)["accuracy"] for b, w in evaluation_batches(task.test, BATCH)
+    ]
+    found = sum(float(x) for x in sums) / len(task.test)
+    evaluation = time.perf_counter() - began
+    more = {"steps": steps, "accuracy": round(found, 4), "evaluation_s": round(evaluation, 2)}
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.perf_counter()
+        write_export(
+            scratch,
+            task.predict,
+            state.params,
+            task.inputs,
+            name=task.name,
+            record=dict(task.settings),
+        )
+        more["export_s"] = round(time.perf_counter() - began, 2)
+    figures("dualflat on jax " + jax.__version__, windows, **more)
+
+
+def environment(folder):
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    have = subprocess.run([python, "-c", "import tensorflow"], capture_output=True, check=False)
+    if have.returncode:
+        subprocess.run([python, "-m", "pip", "install", "-q", "tensorflow==2.21.*"], check=True)
+    return python
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="an IDX folder (MNIST, Fashion-MNIST)")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv-tensorflow")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=("tensorflow", "ours"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        return {"tensorflow": tensorflow, "ours": ours}[args.only](args.data, args.steps)
+    pythons = {"tensorflow": environment(args.venv.absolute()), "ours": sys.executable}
+    rates = {name: [] for name in pythons}
+    for _ in range(args.rounds):
+        for name, python in pythons.items():
+            command = [
+                python,
+                HERE,
+                "--only",
+                name,
+                "--data",
+                args.data,
+                "--steps",
+                str(args.steps),
+            ]
+            quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=quiet, check=True)
+            line = done.stdout.strip().splitlines()[-1]
+            print(line, flush=True)
+            rates[name].append(json.loads(line)["steps_per_s"])
+    ratio = statistics.median(rates["ours"]) / statistics.median(rates["tensorflow"])
+    print(
+        json.dumps({"name": "dualflat over tensorflow, steps per second", "ratio": round(ratio, 3)})
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()
