@@ -159,16 +159,18 @@ class Feed:
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _begin(self) -> None:
-        if self._thread is None and not self._closed:
-            # A daemon: a process that forgot to close its feed must still be able to end.
-            self._thread = threading.Thread(
-                target=self._fill, args=(self._step,), name="dualflat-feed", daemon=True
-            )
-            self._thread.start()
+        with self._changed:  # or `close` could meet a thread that is made and not yet started
+            if self._thread is None and not self._closed:
+                # A daemon: a process that forgot to close its feed must still be able to end.
+                self._thread = threading.Thread(
+                    target=self._fill, args=(self._step,), name="dualflat-feed", daemon=True
+                )
+                self._thread.start()
 
     def _fill(self, step: int) -> None:
         while True:
