@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 OK, FAILED, USAGE = 0, 1, 2
 COMMANDS = ("train", "launch", "predict")
@@ -66,25 +66,93 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     what = train.add_argument_group("what to train")
-    what.add_argument("--task", default="mnist", metavar="NAME", help="mnist, or module:attribute of your own (default mnist)")
-    what.add_argument("--data", metavar="DIR", help="folder of MNIST-format IDX files (default: the digits that come with dualflat)")
-    what.add_argument("--optimizer", metavar="NAME", help="adam, adamw, sgd, … (default: the task's, adam)")
-    what.add_argument("--learning-rate", type=_positive_float, metavar="X", help="default: the task's")
-    what.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the computation; parameters stay float32")
+    what.add_argument(
+        "--task",
+        default="mnist",
+        metavar="NAME",
+        help="mnist, or module:attribute of your own (default mnist)",
+    )
+    what.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder of MNIST-format IDX files (default: the digits that come with dualflat)",
+    )
+    what.add_argument(
+        "--optimizer", metavar="NAME", help="adam, adamw, sgd, … (default: the task's, adam)"
+    )
+    what.add_argument(
+        "--learning-rate", type=_positive_float, metavar="X", help="default: the task's"
+    )
+    what.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the computation; parameters stay float32",
+    )
     how = train.add_argument_group("how long, how often")
-    how.add_argument("--batch-size", type=_positive_int, metavar="N", help="examples a step, over all workers (default 100)")
-    how.add_argument("--max-steps", type=_positive_int, metavar="N", help="steps to train (default 10000; on the built-in digits fewer)")
-    how.add_argument("--checkpoint", type=_positive_int, default=100, metavar="N", help="steps between checkpoints, evaluations and records (default 100)")
-    how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of parameters, noise and the order of the examples (default 0)")
+    how.add_argument(
+        "--batch-size",
+        type=_positive_int,
+        metavar="N",
+        help="examples a step, over all workers (default 100)",
+    )
+    how.add_argument(
+        "--max-steps",
+        type=_positive_int,
+        metavar="N",
+        help="steps to train (default 10000; on the built-in digits fewer)",
+    )
+    how.add_argument(
+        "--checkpoint",
+        type=_positive_int,
+        default=100,
+        metavar="N",
+        help="steps between checkpoints, evaluations and records (default 100)",
+    )
+    how.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of parameters, noise and the order of the examples (default 0)",
+    )
     where = train.add_argument_group("where")
-    where.add_argument("--log-dir", default="logs", metavar="DIR", help="checkpoints and summaries (default logs)")
-    where.add_argument("--model-dir", default="model", metavar="DIR", help="the exported model (default model)")
-    where.add_argument("--mesh", metavar="worker=W,ps=P", help="split the batch W ways, the parameters P ways (default: all devices on worker)")
-    where.add_argument("--cpu-devices", type=_positive_int, metavar="N", help="simulate N devices on the CPU")
-    where.add_argument("--wait", type=_positive_float, default=300.0, metavar="S", help="seconds to wait for the other processes at the start (default 300)")
+    where.add_argument(
+        "--log-dir", default="logs", metavar="DIR", help="checkpoints and summaries (default logs)"
+    )
+    where.add_argument(
+        "--model-dir", default="model", metavar="DIR", help="the exported model (default model)"
+    )
+    where.add_argument(
+        "--mesh",
+        metavar="worker=W,ps=P",
+        help="split the batch W ways, the parameters P ways (default: all devices on worker)",
+    )
+    where.add_argument(
+        "--cpu-devices", type=_positive_int, metavar="N", help="simulate N devices on the CPU"
+    )
+    where.add_argument(
+        "--wait",
+        type=_positive_float,
+        default=300.0,
+        metavar="S",
+        help="seconds to wait for the other processes at the start (default 300)",
+    )
     again = train.add_mutually_exclusive_group()
-    again.add_argument("--resume", dest="resume", action="store_true", default=None, help="go on from the newest checkpoint; an error if there is none")
-    again.add_argument("--fresh", dest="resume", action="store_false", default=None, help="set an earlier run in --log-dir aside and start anew (default: resume if there is a checkpoint)")
+    again.add_argument(
+        "--resume",
+        dest="resume",
+        action="store_true",
+        default=None,
+        help="go on from the newest checkpoint; an error if there is none",
+    )
+    again.add_argument(
+        "--fresh",
+        dest="resume",
+        action="store_false",
+        default=None,
+        help="set an earlier run in --log-dir aside and start anew (default: resume if there is a checkpoint)",
+    )
     train.set_defaults(run=_train)
 
 
@@ -93,15 +161,39 @@ def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "launch",
         help="start a local cluster of real processes, each with its TF_CONFIG",
         description="Start the same command in every process of a cluster on this machine.\n\n"
-        "  dualflat launch --workers 3 --ps 1 -- train --max-steps 200\n  dualflat launch --workers 2 -- python my_program.py",
+        "  dualflat launch --workers 3 --ps 1 -- train --max-steps 200\n"
+        "  dualflat launch --workers 2 -- python my_program.py",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    launch.add_argument("--workers", type=_positive_int, default=2, metavar="N", help="training processes, the first of them the chief (default 2)")
-    launch.add_argument("--ps", type=_count, default=0, metavar="N", help="parameter-server processes (default 0)")
-    launch.add_argument("--evaluator", action="store_true", help="one more process, which evaluates every checkpoint")
-    launch.add_argument("--grace", type=_positive_float, default=10.0, metavar="S", help="seconds a process gets to end after SIGTERM (default 10)")
-    launch.add_argument("command", nargs="+", metavar="-- COMMAND", help="a command of dualflat's, such as train, or any program")
+    launch.add_argument(
+        "--workers",
+        type=_positive_int,
+        default=2,
+        metavar="N",
+        help="training processes, the first of them the chief (default 2)",
+    )
+    launch.add_argument(
+        "--ps", type=_count, default=0, metavar="N", help="parameter-server processes (default 0)"
+    )
+    launch.add_argument(
+        "--evaluator",
+        action="store_true",
+        help="one more process, which evaluates every checkpoint",
+    )
+    launch.add_argument(
+        "--grace",
+        type=_positive_float,
+        default=10.0,
+        metavar="S",
+        help="seconds a process gets to end after SIGTERM (default 10)",
+    )
+    launch.add_argument(
+        "command",
+        nargs="+",
+        metavar="-- COMMAND",
+        help="a command of dualflat's, such as train, or any program",
+    )
     launch.set_defaults(run=_launch)
 
 
@@ -112,9 +204,22 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Print key, prediction and label of each image, tab-separated, then the accuracy.",
         allow_abbrev=False,
     )
-    predict.add_argument("--model", default="model", metavar="DIR", help="what train wrote as --model-dir (default model)")
-    predict.add_argument("--images", metavar="FILE", help="IDX images, plain or gzip (default: the held-out digits that come with dualflat)")
-    predict.add_argument("--labels", metavar="FILE", help="IDX labels (default: the file beside the images whose name fits, if there is one)")
+    predict.add_argument(
+        "--model",
+        default="model",
+        metavar="DIR",
+        help="what train wrote as --model-dir (default model)",
+    )
+    predict.add_argument(
+        "--images",
+        metavar="FILE",
+        help="IDX images, plain or gzip (default: the held-out digits that come with dualflat)",
+    )
+    predict.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="IDX labels (default: the file beside the images whose name fits, if there is one)",
+    )
     predict.add_argument("--first", type=_positive_int, metavar="N", help="only the first N images")
     predict.set_defaults(run=_predict)
 
@@ -138,7 +243,12 @@ def _train(args: argparse.Namespace) -> int:
     try:
         import tensorboardX  # noqa: F401
     except ModuleNotFoundError:
-        return _refuse("train", ModuleNotFoundError("tensorboardX is not installed. Install the extra: pip install 'dualflat[train]'"))
+        return _refuse(
+            "train",
+            ModuleNotFoundError(
+                "tensorboardX is not installed. Install the extra: pip install 'dualflat[train]'"
+            ),
+        )
 
     from dualflat.console import PlainConsole, console
     from dualflat.contracts import Options
@@ -236,7 +346,9 @@ def _images(images: str | None, labels: str | None) -> tuple[Any, Any]:
         return pixels, None
     named = idx.read_idx(labels, ndim=1)
     if len(named) != len(pixels):
-        raise ValueError(f"{labels} holds {len(named)} labels, {file} holds {len(pixels)} images: they do not belong together.")
+        raise ValueError(
+            f"{labels} holds {len(named)} labels, {file} holds {len(pixels)} images: they do not belong together."
+        )
     return pixels, named
 
 
@@ -249,13 +361,17 @@ def _positive_int(word: str) -> int:
 
 def _count(word: str) -> int:
     if not word.isascii() or not word.isdigit() or len(word) > 9:
-        raise argparse.ArgumentTypeError(f"found {word!r}, wanted a whole number from 0 to 999999999")
+        raise argparse.ArgumentTypeError(
+            f"found {word!r}, wanted a whole number from 0 to 999999999"
+        )
     return int(word)
 
 
 def _seed(word: str) -> int:
     if not word.isascii() or not word.isdigit() or int(word[:11]) >= 2**32:
-        raise argparse.ArgumentTypeError(f"found {word!r}, wanted a whole number from 0 to 4294967295")
+        raise argparse.ArgumentTypeError(
+            f"found {word!r}, wanted a whole number from 0 to 4294967295"
+        )
     return int(word)
 
 
@@ -280,7 +396,7 @@ def _fail(command: str, error: Exception) -> int:
     return FAILED
 
 
-def _leave(processes: int, status: int) -> int | NoReturn:
+def _leave(processes: int, status: int) -> int:
     """After an error in one of several processes, end at once.
 
     An ordinary exit would first wait at a barrier for the others, who wait for this one in a
@@ -293,5 +409,7 @@ def _leave(processes: int, status: int) -> int | NoReturn:
     return status
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)

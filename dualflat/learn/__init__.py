@@ -1,0 +1,1 @@
+"""What one step computes: losses, update rules, models, tasks."""

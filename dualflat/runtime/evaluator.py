@@ -45,7 +45,9 @@ def follow(task: Task, log_dir: Path, *, stop: Stop, watch: Watcher, poll_s: flo
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                restored = checkpoints.load({"state": layout.saved, "key": sync.abstract_key(layout)})
+                restored = checkpoints.load(
+                    {"state": layout.saved, "key": sync.abstract_key(layout)}
+                )
             if restored is None or restored.step <= done:
                 time.sleep(poll_s)
                 continue
@@ -56,5 +58,8 @@ def follow(task: Task, log_dir: Path, *, stop: Stop, watch: Watcher, poll_s: flo
             done = restored.step
             records.scalars(done, {f"Test_{name}": value for name, value in test.items()})
             records.flush()
-            watch.note(f"step {done}: " + ", ".join(f"test {name} {value:.6f}" for name, value in test.items()))
+            watch.note(
+                f"step {done}: "
+                + ", ".join(f"test {name} {value:.6f}" for name, value in test.items())
+            )
     return 0

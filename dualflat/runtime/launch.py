@@ -92,12 +92,24 @@ def run(cluster: Cluster, build: Callable[[], Task], plan: Plan, watch: Watcher)
                 stop=stop,
             )
         if outcome.stopped_by:
-            watch.note(f"stopped by signal {outcome.stopped_by}; step {outcome.step} is saved, the same command resumes")
+            watch.note(
+                f"stopped by signal {outcome.stopped_by}; step {outcome.step} is saved, the same command resumes"
+            )
             return outcome.stopped_by
         if jax.process_index() == 0:
-            record = {"task": task.name, "step": outcome.step, "settings": dict(task.settings), "seed": plan.seed}
+            record = {
+                "task": task.name,
+                "step": outcome.step,
+                "settings": dict(task.settings),
+                "seed": plan.seed,
+            }
             where = export.write_export(
-                plan.model_dir, task.predict, outcome.params, task.inputs, name=task.name, record=record
+                plan.model_dir,
+                task.predict,
+                outcome.params,
+                task.inputs,
+                name=task.name,
+                record=record,
             )
             watch.note(f"exported to {where}")
         return 0
@@ -118,9 +130,13 @@ def joined(cluster: Cluster, wait_s: float, watch: Watcher) -> Iterator[Stop]:
             yield stop
         return
     address = cluster.coordinator_address
+    assert address is not None, "several processes have a chief"
     host, port = address.rsplit(":", 1)
     if cluster.process_id == 0:
-        watch.note(f"waiting up to {wait_s:.0f} s for {cluster.num_processes - 1} more: {_others(cluster)}")
+        watch.note(
+            f"coordinator at {address}, waiting up to {wait_s:.0f} s for {cluster.num_processes - 1} more:"
+            f" {_others(cluster)}"
+        )
         bind = f"{_own_ip(host)}:{port}"
     else:
         _await_listener(host.strip("[]"), int(port), wait_s, address)
@@ -143,7 +159,9 @@ def _prepare(plan: Plan, watch: Watcher) -> Path:
     """Make the folders; set an earlier run aside where the plan is a fresh start."""
     folder = plan.log_dir / CHECKPOINTS
     if plan.resume and not folder.is_dir():
-        raise ValueError(f"--resume: {folder} does not exist. Check --log-dir, or leave --resume out to start anew.")
+        raise ValueError(
+            f"--resume: {folder} does not exist. Check --log-dir, or leave --resume out to start anew."
+        )
     if jax.process_index() == 0:
         plan.log_dir.mkdir(parents=True, exist_ok=True)
         if plan.resume is False:
@@ -157,7 +175,11 @@ def _prepare(plan: Plan, watch: Watcher) -> Path:
 
 def _set_aside(log_dir: Path, watch: Watcher) -> None:
     """Move an earlier run's files into a folder of their own: a fresh start loses nothing."""
-    earlier = [log_dir / CHECKPOINTS, log_dir / METRICS_FILE, *log_dir.glob("events.out.tfevents.*")]
+    earlier = [
+        log_dir / CHECKPOINTS,
+        log_dir / METRICS_FILE,
+        *log_dir.glob("events.out.tfevents.*"),
+    ]
     earlier = [path for path in earlier if path.exists()]
     if not earlier:
         return

@@ -36,16 +36,20 @@ def parse_mesh(text: str) -> dict[str, int]:
     for part in text.split(","):
         name, equals, number = part.strip().partition("=")
         if name not in (WORKER, PS) or not equals or not number.isascii() or not number.isdigit():
-            raise ValueError(f"mesh {text!r}: found {part.strip()!r}, wanted worker=N or ps=N, as in worker=4,ps=2.")
+            raise ValueError(
+                f"mesh {text!r}: found {part.strip()!r}, wanted worker=N or ps=N, as in worker=4,ps=2."
+            )
         if name in sizes:
             raise ValueError(f"mesh {text!r}: {name} is given twice.")
         if int(number) < 1:
-            raise ValueError(f"mesh {text!r}: {name}={number}, but an axis has at least one device.")
+            raise ValueError(
+                f"mesh {text!r}: {name}={number}, but an axis has at least one device."
+            )
         sizes[name] = int(number)
     return {WORKER: sizes.get(WORKER, 1), PS: sizes.get(PS, 1)}
 
 
-def make_mesh(sizes: Mapping[str, int] | None, devices: Sequence[jax.Device], *, servers: int = 0) -> Mesh:
+def make_mesh(sizes: Mapping[str, int] | None, devices: Sequence[Any], *, servers: int = 0) -> Mesh:
     """Lay devices out as worker × ps.
 
     Args:
@@ -117,7 +121,10 @@ class Rows:
     def part(self) -> slice:
         """The rows that this process's devices hold: one block, since devices stand by process."""
         where = self.sharding.addressable_devices_indices_map((self.batch_size,)).values()
-        bounds = {(rows.start or 0, self.batch_size if rows.stop is None else rows.stop) for (rows,) in where}
+        bounds = {
+            (rows.start or 0, self.batch_size if rows.stop is None else rows.stop)
+            for (rows,) in filter(None, where)
+        }
         low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
         assert sum(b[1] - b[0] for b in bounds) == high - low, f"rows with a gap: {sorted(bounds)}"
         return slice(low, high)
@@ -128,7 +135,9 @@ class Rows:
             return jax.device_put(tree, self.sharding)
 
         def leaf(x: np.ndarray) -> jax.Array:
-            return jax.make_array_from_process_local_data(self.sharding, x, (self.batch_size, *x.shape[1:]))
+            return jax.make_array_from_process_local_data(
+                self.sharding, x, (self.batch_size, *x.shape[1:])
+            )
 
         return jax.tree.map(leaf, tree)
 
@@ -218,14 +227,17 @@ class Layout:
     def shard_bytes(self) -> int:
         """Bytes of the stored tree that each device on `ps` holds."""
         sizes = jax.tree.map(
-            lambda leaf: int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize, self.stored
+            lambda leaf: int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize,
+            self.stored,
         )
         return sum(jax.tree.leaves(sizes))
 
     def _cut(self, leaf: jax.ShapeDtypeStruct) -> tuple[int, tuple[int, ...]] | None:
         return cut(leaf.shape, self.mesh.shape[PS])
 
-    def _stored(self, leaf: jax.ShapeDtypeStruct, where: tuple[int, tuple[int, ...]] | None) -> jax.ShapeDtypeStruct:
+    def _stored(
+        self, leaf: jax.ShapeDtypeStruct, where: tuple[int, tuple[int, ...]] | None
+    ) -> jax.ShapeDtypeStruct:
         if where is None:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated)
         axis, shape = where
@@ -237,10 +249,14 @@ class Layout:
         """Bring each leaf whose shape differs to its target; one small program for all of them."""
         leaves, structure = jax.tree.flatten(tree)
         wanted = structure.flatten_up_to(target)
-        changed = [k for k, (x, to) in enumerate(zip(leaves, wanted, strict=True)) if x.shape != to.shape]
+        changed = [
+            k for k, (x, to) in enumerate(zip(leaves, wanted, strict=True)) if x.shape != to.shape
+        ]
         if changed:
             shapes = tuple(wanted[k].shape for k in changed)
-            fit = jax.jit(_fit, static_argnums=1, out_shardings=[wanted[k].sharding for k in changed])
+            fit = jax.jit(
+                _fit, static_argnums=1, out_shardings=[wanted[k].sharding for k in changed]
+            )
             for k, x in zip(changed, fit([leaves[k] for k in changed], shapes), strict=True):
                 leaves[k] = x
         return jax.tree.unflatten(structure, leaves)

@@ -39,6 +39,7 @@ class LocalStop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def __call__(self) -> int:
+        """Return the signal that came, or 0."""
         return self._signal
 
     def _remember(self, number: int, _: FrameType | None) -> None:
@@ -57,6 +58,7 @@ class AgreedStop:
         self._calls = 0
 
     def __call__(self) -> int:
+        """Return SIGTERM where any process has been told to end, or 0."""
         from jax.experimental import multihost_utils
 
         self._calls += 1

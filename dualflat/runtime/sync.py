@@ -10,7 +10,6 @@ same on every mesh, noise included, and its results differ by rounding only.
 import dataclasses
 import math
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from jax.sharding import Mesh
 
 from dualflat.contracts import Batch, Metrics, PyTree, Task, TrainState
 from dualflat.runtime import feed
-from dualflat.runtime.checkpoint import CheckpointError, Checkpoints
+from dualflat.runtime.checkpoint import Checkpoints
 from dualflat.runtime.duties import Evaluator, Report, Silent, Watcher, read
 from dualflat.runtime.placement import Layout, Rows
 from dualflat.runtime.stop import Stop, never
@@ -87,7 +86,10 @@ class Step:
     gradient: Any
     apply: Any
 
-    def __call__(self, state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
+    def __call__(
+        self, state: TrainState, key: jax.Array, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        """Return the next state and the metrics of the batch."""
         grads, metrics = self.gradient(state.params, state.step, key, batch)
         return self.apply(state, grads), metrics
 
@@ -97,7 +99,9 @@ def make_step(task: Task, layout: Layout) -> Step:
     params = layout.part("params")
     whole = layout.replicated
 
-    def gradient(stored: PyTree, step: jax.Array, key: jax.Array, batch: Batch) -> tuple[PyTree, Metrics]:
+    def gradient(
+        stored: PyTree, step: jax.Array, key: jax.Array, batch: Batch
+    ) -> tuple[PyTree, Metrics]:
         grads, metrics = task.gradient(params.gather(stored), batch, jax.random.fold_in(key, step))
         return params.pack(grads), metrics
 
@@ -228,7 +232,7 @@ class _Loop:
         began = time.perf_counter()
         waiting: deque[jax.Array] = deque()
         losses: list[jax.Array] = []
-        window_began, saved = began, start
+        window_began, saved, first = began, start, False
         with feed.Feed(
             task.train, batch_size=task.batch_size, seed=self.seed, start=start, part=self.rows.part
         ) as batches:
@@ -284,7 +288,13 @@ class _Loop:
             raise FloatingPointError(
                 f"test {bad[0]} is {test[bad[0]]} after step {step}. {self._newest()} Lower the learning rate."
             )
-        self._save(state, key, step, {f"test_{name}": value for name, value in test.items()}, evaluated + offset)
+        self._save(
+            state,
+            key,
+            step,
+            {f"test_{name}": value for name, value in test.items()},
+            evaluated + offset,
+        )
         self.last = Report(
             step=step,
             max_steps=self.task.max_steps,
@@ -314,12 +324,18 @@ class _Loop:
         if not hasattr(self, "_histogram_program"):
             whole = self.layout.part("params")
             self._histogram_program = jax.jit(
-                lambda params: self.task.histograms(whole.gather(params)), out_shardings=whole.replicated
+                lambda params: self.task.histograms(whole.gather(params)),
+                out_shardings=whole.replicated,
             )
         return self._histogram_program(params)
 
     def _save(
-        self, state: TrainState, key: jax.Array, step: int, metrics: Mapping[str, float], elapsed_s: float
+        self,
+        state: TrainState,
+        key: jax.Array,
+        step: int,
+        metrics: Mapping[str, float],
+        elapsed_s: float,
     ) -> None:
         record = {
             "task": self.task.name,
@@ -336,7 +352,11 @@ class _Loop:
 
     def _newest(self) -> str:
         steps = self.checkpoints.steps()
-        return f"The newest checkpoint is of step {steps[-1]}." if steps else "No checkpoint was saved yet."
+        return (
+            f"The newest checkpoint is of step {steps[-1]}."
+            if steps
+            else "No checkpoint was saved yet."
+        )
 
 
 def _same_run(record: Mapping[str, Any], task: Task, seed: int, step: int) -> None:
@@ -345,7 +365,9 @@ def _same_run(record: Mapping[str, Any], task: Task, seed: int, step: int) -> No
     then = {"task": record.get("task"), "seed": record.get("seed"), **record.get("settings", {})}
     changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if changed:
-        facts = "; ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in changed)
+        facts = "; ".join(
+            f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in changed
+        )
         raise ValueError(
             f"the checkpoint of step {step} belongs to another run: {facts}. Give the same words to resume it,"
             " --fresh to set it aside and start anew, or another --log-dir."

@@ -53,7 +53,9 @@ class Job:
         """Wait for it to end, and hold it to its exit status."""
         rest, _ = self.process.communicate(timeout=BOUND)
         self.log += rest
-        assert self.process.returncode == expect, f"{self.words}: {self.process.returncode}\n{self.log}"
+        assert self.process.returncode == expect, (
+            f"{self.words}: {self.process.returncode}\n{self.log}"
+        )
         return self.log
 
 
@@ -67,7 +69,14 @@ def train(folder, *words, **options):
 
 
 def where(folder):
-    return ["--task", "tests.jobs.tiny_task:task", "--log-dir", folder / "logs", "--model-dir", folder / "model"]
+    return [
+        "--task",
+        "tests.jobs.tiny_task:task",
+        "--log-dir",
+        folder / "logs",
+        "--model-dir",
+        folder / "model",
+    ]
 
 
 def weights(folder):

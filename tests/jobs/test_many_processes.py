@@ -20,7 +20,10 @@ def alone(tmp_path_factory):
     return weights(folder)
 
 
-@pytest.mark.parametrize(("workers", "ps", "mesh"), [(2, 0, "worker=2,ps=1"), (3, 1, "worker=4,ps=1"), (2, 2, "worker=2,ps=2")])
+@pytest.mark.parametrize(
+    ("workers", "ps", "mesh"),
+    [(2, 0, "worker=2,ps=1"), (3, 1, "worker=4,ps=1"), (2, 2, "worker=2,ps=2")],
+)
 def test_several_processes_train_what_one_trains(alone, tmp_path, workers, ps, mesh):
     words = ["train", *where(tmp_path), "--max-steps", 60, "--checkpoint", 10, "--optimizer", "sgd"]
     log = run(*launch(*words, workers=workers, ps=ps))
@@ -45,11 +48,40 @@ def test_sigterm_to_the_launcher_saves_in_all_and_one_process_resumes(alone, tmp
         np.testing.assert_allclose(value, alone[name], rtol=0, atol=2e-6, err_msg=name)
 
 
+def test_the_coordinator_listens_on_its_own_address_only(tmp_path):
+    """Nobody but the chief's own interface: an open port would let a stranger end the job."""
+    words = ["train", *where(tmp_path), "--max-steps", 5000, "--checkpoint", 10, "--data", "slow"]
+    with Job(*launch(*words, workers=2)) as job:
+        port = int(
+            job.until("coordinator at 127.0.0.1:")
+            .split("coordinator at 127.0.0.1:")[1]
+            .split(",")[0]
+        )
+        job.until("step   10/5000")
+        listening = [address for address in _listeners() if address.endswith(f":{port:04X}")]
+        job.process.send_signal(signal.SIGTERM)
+        job.end(expect=143)
+    assert listening == [f"0100007F:{port:04X}"]  # 127.0.0.1, as the kernel writes it
+
+
+def _listeners():
+    """Local addresses of every listening TCP socket of this machine, as the kernel lists them."""
+    from pathlib import Path
+
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                found.append(fields[1])
+    return found
+
+
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_job_and_the_checkpoint_goes_on(tmp_path):
     words = ["train", *where(tmp_path), "--max-steps", 2000, "--checkpoint", 10, "--data", "slow"]
     with Job(*launch(*words, workers=2)) as job:
-        job.until("step  20/2000")
+        job.until("step   20/2000")
         killed = time.monotonic()
         _kill_a_worker(job.process.pid)
         rest, _ = job.process.communicate(timeout=60)
@@ -72,7 +104,12 @@ def _kill_a_worker(launcher):
             config = (entry / "environ").read_bytes()
         except OSError:
             continue
-        if b"dualflat" in words and b"train" in words and b'"type": "worker"' in config and b"launch" not in words:
+        if (
+            b"dualflat" in words
+            and b"train" in words
+            and b'"type": "worker"' in config
+            and b"launch" not in words
+        ):
             import os
 
             os.kill(int(entry.name), signal.SIGKILL)

@@ -137,7 +137,17 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_lines(tmp_path):
     assert "step  5/10  train loss" in plain
     assert "\x1b" not in plain
     main, other = pty.openpty()
-    words = [sys.executable, "-m", "dualflat", "train", *where(tmp_path / "b"), "--max-steps", "60", "--checkpoint", "30"]
+    words = [
+        sys.executable,
+        "-m",
+        "dualflat",
+        "train",
+        *where(tmp_path / "b"),
+        "--max-steps",
+        "60",
+        "--checkpoint",
+        "30",
+    ]
     process = subprocess.Popen(
         [*map(str, words), "--data", "slow"], cwd=REPOSITORY, env=environment() | {"TERM": "xterm"},
         stdin=other, stdout=other, stderr=other, start_new_session=True,
@@ -166,7 +176,17 @@ def _read(handle):
 
 def test_predict_needs_neither_the_model_nor_flax(tmp_path):
     """Train two steps of the main job, then predict in a process where importing them fails."""
-    run("train", "--log-dir", tmp_path / "logs", "--model-dir", tmp_path / "model", "--max-steps", 2, "--batch-size", 20)
+    run(
+        "train",
+        "--log-dir",
+        tmp_path / "logs",
+        "--model-dir",
+        tmp_path / "model",
+        "--max-steps",
+        2,
+        "--batch-size",
+        20,
+    )
     assert weights(tmp_path)
     code = (
         "import sys\n"

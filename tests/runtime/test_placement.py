@@ -39,7 +39,9 @@ def test_each_shard_holds_its_part_of_the_state(mesh_of, ps):
     state, _ = sync.make_init(task, layout)(0)
     program = sync.make_step(task, layout).apply.lower(state, state.params).compile()
     measured = program.memory_analysis().argument_size_in_bytes
-    expected = layout.shard_bytes() + layout.part("params").shard_bytes()  # the state, and a gradient
+    expected = (
+        layout.shard_bytes() + layout.part("params").shard_bytes()
+    )  # the state, and a gradient
     assert abs(measured - expected) <= 64  # alignment
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
     assert held == layout.shard_bytes()
@@ -49,7 +51,9 @@ def test_each_shard_holds_its_part_of_the_state(mesh_of, ps):
 def test_stored_and_natural_shapes_go_into_each_other(mesh_of, ps):
     mesh = mesh_of(1, ps)
     tree = {"a": np.arange(35.0).reshape(5, 7), "b": np.arange(16.0), "c": np.float64(3.0)}
-    layout = Layout(mesh, jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), tree))
+    layout = Layout(
+        mesh, jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), tree)
+    )
     tree = jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
     stored = jax.jit(layout.pack)(tree)
     for leaf, want in zip(jax.tree.leaves(stored), jax.tree.leaves(layout.stored), strict=True):
@@ -89,7 +93,9 @@ def test_a_mesh_is_read(text, sizes):
     assert parse_mesh(text) == sizes
 
 
-@pytest.mark.parametrize("text", ["", "4x2", "worker", "worker=", "worker=0", "worker=-1", "data=2", "ps=1,ps=2", "ps=²"])
+@pytest.mark.parametrize(
+    "text", ["", "4x2", "worker", "worker=", "worker=0", "worker=-1", "data=2", "ps=1,ps=2", "ps=²"]
+)
 def test_a_mesh_that_cannot_be_read_is_refused(text):
     with pytest.raises(ValueError, match="mesh"):
         parse_mesh(text)

@@ -54,7 +54,9 @@ def test_every_mesh_trains_the_same_parameters(mesh_of, tmp_path, optimizer):
     tolerance = {"sgd": 1e-6, "adam": 1e-4}[optimizer]
     for mesh in [(8, 1), (4, 1)]:
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance), found[mesh], found[1, 1]
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance),
+            found[mesh],
+            found[1, 1],
         )
     moved = np.abs(found[1, 1]["out"]["w"] - task.init(jax.random.key(0)).params["out"]["w"]).max()
     assert moved > 100 * tolerance, "a negative control: the parameters must have gone somewhere"
@@ -63,7 +65,8 @@ def test_every_mesh_trains_the_same_parameters(mesh_of, tmp_path, optimizer):
 def test_noise_and_order_come_from_the_seed(mesh_of, tmp_path):
     task, mesh = Tiny(max_steps=5), mesh_of(1, 1)
     a, b, c = (
-        run(task, mesh, tmp_path / name, seed=seed).params for name, seed in [("a", 3), ("b", 3), ("c", 4)]
+        run(task, mesh, tmp_path / name, seed=seed).params
+        for name, seed in [("a", 3), ("b", 3), ("c", 4)]
     )
     assert_same_bits(a, b)
     assert not np.array_equal(a["out"]["w"], c["out"]["w"])
@@ -115,7 +118,9 @@ def test_a_checkpoint_of_another_run_is_refused(mesh_of, tmp_path):
     assert run(Tiny(max_steps=4), mesh, tmp_path).resumed_from == 2, "and the refusals lost nothing"
 
 
-@pytest.mark.parametrize(("poison", "said"), [(7, "loss is nan at step 9, in the window of steps 6 to 10")])
+@pytest.mark.parametrize(
+    ("poison", "said"), [(7, "loss is nan at step 9, in the window of steps 6 to 10")]
+)
 def test_a_loss_that_is_not_finite_ends_the_run(mesh_of, tmp_path, poison, said):
     """The update of step 8 spoils the parameters; the loss of step 9 is the first to show it."""
     with pytest.raises(FloatingPointError, match=said):
@@ -168,7 +173,9 @@ def test_what_is_recorded_is_what_is_reported(mesh_of, tmp_path):
 
 
 def test_tensorboard_reads_what_was_written(mesh_of, tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     task, mesh = Tiny(max_steps=10), mesh_of(1, 1)
     options = {"every": 5, "summary": lambda start: Summary(tmp_path, start=start)}
     run(Tiny(max_steps=7), mesh, tmp_path, **options)

@@ -91,7 +91,10 @@ class Tiny:
         return {"loss": (weight * losses).sum(), "accuracy": (weight * right).sum()}
 
     def predict(self, params, inputs):
-        return {"key": inputs["key"], "scores": jax.nn.softmax(self._logits(params, inputs["image"]))}
+        return {
+            "key": inputs["key"],
+            "scores": jax.nn.softmax(self._logits(params, inputs["image"])),
+        }
 
     def learning_rate(self, step):
         return self.learning_rate_
