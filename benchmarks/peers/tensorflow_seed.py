@@ -102,13 +102,13 @@ def tensorflow(folder, steps):
         evaluation = time.perf_counter() - began
         began = time.perf_counter()
         saver = tf.train.Saver()
-        saver.save(session, scratch + "/checkpoint", write_meta_graph=False)
+        saver.save(session, scratch + "/state", write_meta_graph=False)
         with tf.Graph().as_default(), tf.Session() as fresh:  # a graph for prediction only
             q = network(tf.placeholder(tf.float32, [None, images.shape[1]]), None)
             del q
             fresh.run(tf.global_variables_initializer())
             served = tf.train.Saver()
-            served.restore(fresh, scratch + "/checkpoint")
+            served.restore(fresh, scratch + "/state")
             served.export_meta_graph(filename=scratch + "/export.meta")
             served.save(fresh, scratch + "/export", write_meta_graph=False)
         export = time.perf_counter() - began

@@ -20,7 +20,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -106,9 +106,9 @@ def read_idx(path: str | os.PathLike, *, ndim: int, max_bytes: int = 1 << 30) ->
                 f" cannot hold more than {max(most, 0):,}. It is truncated, or not what it says."
             )
         data = np.empty(promised, np.uint8)
-        found = 0
+        view, found = memoryview(data.data), 0
         while found < promised:
-            count = stream.readinto(memoryview(data)[found : found + _CHUNK])
+            count = stream.readinto(view[found : found + _CHUNK])
             if not count:
                 raise IdxError(
                     f"{path}: ends after {found:,} of the {promised:,} bytes that its header"
@@ -200,7 +200,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def _opened(path: Path) -> Iterator[tuple[Any, int]]:
     """The file's content, unpacked, and the most bytes that can follow the magic in it."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
@@ -219,7 +219,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         try:
             if packed:
                 with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-                    yield stream, _DEFLATE_RATIO * size  # type: ignore[misc]
+                    yield stream, _DEFLATE_RATIO * size
             else:
                 yield file, size
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -121,7 +121,7 @@ class Supervised:
     batch_size: int = 100
     max_steps: int = 10_000
     optimizer: str | optax.GradientTransformation = "adam"
-    rate: float | Callable[[int], float] = 1e-3
+    rate: float | Callable[[Any], Any] = 1e-3
     precision: Precision = "float32"
     watch: Callable[[PyTree], Metrics] | None = None
 

@@ -45,7 +45,8 @@ def resolve(name: str) -> "TaskFactory":
             raise ValueError(
                 f"task {name!r} is a class. Name a function Options → Task, or an instance."
             )
-        return lambda options: _ready(found, options, name)
+        ready: Any = found
+        return lambda options: _ready(ready, options, name)
     if not callable(found):
         raise ValueError(
             f"task {name!r} is of type {type(found).__name__}. Wanted: a function Options → Task,"
