@@ -116,7 +116,7 @@ def tensorflow(folder, steps):
         "tensorflow " + tensorflow.__version__,
         windows,
         steps=steps,
-        accuracy=round(found / len(test_images), 4),
+        accuracy=round(float(found) / len(test_images), 4),
         evaluation_s=round(evaluation, 2),
         export_s=round(export, 2),
     )

@@ -1,7 +1,7 @@
 """Tasks by name. One file a task; importing this package imports none of them, and no JAX."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from dualflat.contracts import Options, Task, TaskFactory
@@ -45,8 +45,7 @@ def resolve(name: str) -> "TaskFactory":
             raise ValueError(
                 f"task {name!r} is a class. Name a function Options → Task, or an instance."
             )
-        ready: Any = found
-        return lambda options: _ready(ready, options, name)
+        return lambda options: _ready(cast("Task", found), options, name)
     if not callable(found):
         raise ValueError(
             f"task {name!r} is of type {type(found).__name__}. Wanted: a function Options → Task,"
@@ -68,7 +67,7 @@ def _import(module_name: str, name: str):
         ) from error
 
 
-def _ready(task: Any, options: "Options", name: str) -> "Task":
+def _ready(task: "Task", options: "Options", name: str) -> "Task":
     """A task as it is, after checking that nothing was asked of it that it would ignore."""
     asked = [
         word
