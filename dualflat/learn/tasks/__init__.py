@@ -51,7 +51,7 @@ def resolve(name: str) -> "TaskFactory":
             f"task {name!r} is of type {type(found).__name__}. Wanted: a function Options → Task,"
             " or a Task (gradient, apply, init, train, …)."
         )
-    return found
+    return cast("TaskFactory", found)
 
 
 def _import(module_name: str, name: str):
