@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(hyphenated(words))
     warnings.showwarning = _show_warning
-    return args.run(args)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:  # before training began, or a second time: there is nothing to save
+        return 130
 
 
 def hyphenated(words: Sequence[str]) -> list[str]:

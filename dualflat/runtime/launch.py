@@ -151,7 +151,8 @@ def joined(cluster: Cluster, wait_s: float, watch: Watcher) -> Iterator[Stop]:
         heartbeat_timeout_seconds=HEARTBEAT_S,
         shutdown_timeout_seconds=60,
     )
-    yield AgreedStop()
+    with AgreedStop() as stop:
+        yield stop
     jax.distributed.shutdown()  # not reached after an error: the barrier would wait for the dead
 
 

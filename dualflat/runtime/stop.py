@@ -5,6 +5,7 @@ hangs; there JAX's preemption service (which installs its own SIGTERM handler wh
 join) agrees on the step, as soon as any one of them has been told.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -51,15 +52,27 @@ class LocalStop:
 class AgreedStop:
     """The same answer in every process of a `jax.distributed` job, in the same call.
 
-    Every process must call it equally often: the number of the call is what they agree on.
+    Every process must call it equally often: the number of the call is what they agree on. A
+    context manager, entered by the main thread: while it lasts, Ctrl-C counts as SIGTERM.
     """
 
     def __init__(self) -> None:
         self._calls = 0
+        self._reached = False  # the service says so in one call only; a stop is for good
+
+    def __enter__(self) -> "AgreedStop":
+        # Ctrl-C reaches each process at another step. Told on as SIGTERM, it is agreed upon too.
+        self._before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def __call__(self) -> int:
         """Return SIGTERM where any process has been told to end, or 0."""
         from jax.experimental import multihost_utils
 
         self._calls += 1
-        return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(self._calls) else 0
+        reached = multihost_utils.reached_preemption_sync_point(self._calls)
+        self._reached = self._reached or reached
+        return signal.SIGTERM if self._reached else 0

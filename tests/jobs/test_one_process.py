@@ -44,7 +44,7 @@ def test_help_needs_no_jax_and_no_extra():
 def straight(tmp_path_factory):
     """The parameters of a run of 60 steps that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
-    log = train(folder, "--max_steps=60", "--checkpoint", 10, devices=8)
+    log = train(folder, "--max_steps=60", "--checkpoint", 10, "--mesh", "worker=1,ps=8", devices=8)
     assert "exported to" in log
     return weights(folder)
 
@@ -53,6 +53,7 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_bits(straight, tmp_
     """Three kills -9 at moments drawn by seed 7, the last of them on the way to a save."""
     draw = random.Random(7)
     words = ["train", *where(tmp_path), "--max-steps", 60, "--checkpoint", 10, "--data", "slow"]
+    words += ["--mesh", "worker=1,ps=8"]
     for k in range(3):
         with Job(*words, devices=8) as job:
             job.until(f"step {10 * (2 * k + 1)}/60")

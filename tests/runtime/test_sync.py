@@ -186,3 +186,21 @@ def test_tensorboard_reads_what_was_written(mesh_of, tmp_path):
     assert [event.step for event in seen.Scalars("Test_loss")] == [5, 7, 10]
     assert seen.Tags()["histograms"] == ["hidden"]
     assert seen.Histograms("hidden")[0].histogram_value.num == 12 * 7
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(mesh_of, tmp_path):
+    """One flipped bit in the newest step's arrays: a warning, step 5 instead of 10, the same end."""
+    from dualflat.runtime.checkpoint import DamagedCheckpointWarning
+
+    mesh = mesh_of(1, 1)
+    straight = run(Tiny(max_steps=15), mesh, tmp_path / "straight", every=5)
+    run(Tiny(max_steps=10), mesh, tmp_path / "bent", every=5)
+    newest = tmp_path / "bent" / "checkpoints" / "10" / "state"
+    victim = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(data)
+    with pytest.warns(DamagedCheckpointWarning, match=r"step 10 is damaged.*Step 5 is used"):
+        resumed = run(Tiny(max_steps=15), mesh, tmp_path / "bent", every=5)
+    assert resumed.resumed_from == 5
+    assert_same_bits(resumed.params, straight.params)
