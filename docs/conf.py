@@ -14,3 +14,22 @@ autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = f"dualflat {release}"
 html_static_path = []
+
+
+def _as_restructured_text(app, what, name, obj, options, lines):
+    """Docstrings are plain text: `|x|` is an absolute value, and rows of bars are a table."""
+    found = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.strip().startswith("|"):
+            found.append(line.replace("|", "\\|"))
+        elif set("".join(cells)) <= {"-", ":"}:
+            found.pop()  # the header, which stands above this row
+        else:
+            found.append(f"- {cells[0]}: {' '.join(cells[1:])}")
+    lines[:] = found
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _as_restructured_text, priority=400)
