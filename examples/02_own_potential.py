@@ -38,7 +38,8 @@ theta = found.checked()
 print("  θ          ", theta)
 print("  ∇ψ(θ)      ", df.to_eta(psi, theta))
 print("  covariance ", *df.metric(psi, theta))
-print(f"  entropy     {-df.conjugate(psi, mean):.4f}, of the uniform law {jnp.log(5.0):.4f}")
+entropy = psi(theta) - theta @ mean  # −φ(η)
+print(f"  entropy     {entropy:.4f}, of the uniform law {jnp.log(5.0):.4f}")
 
 print("a mean outside the polygon has no law, and says so")
 outside = jnp.array([3.0, 3.0])
@@ -54,6 +55,7 @@ by_points = jax.grad(lambda psi: df.conjugate(psi, mean))(psi).points
 print("  ∂φ/∂a₂      ", by_points[2], " = −p₂ θ =", -jax.nn.softmax(psi.points @ theta)[2] * theta)
 
 
+@jax.jit
 def book(psi, theta, base):
     """The formula as every textbook has it."""
     return psi(theta) - psi(base) - jax.grad(psi)(base) @ (theta - base)

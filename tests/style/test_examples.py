@@ -14,20 +14,41 @@ EXAMPLES = ROOT / "examples"
 PRINTED = sorted(EXAMPLES.glob("*.txt"))
 
 
-def environment(**more):
+def environment():
     env = {
         name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "XLA_FLAGS")
     }
     path = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")]))
-    return env | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": path} | more
+    return env | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": path}
 
 
-def run(words, **more):
-    done = subprocess.run(
-        [str(word) for word in words], cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=200
+def start(words):
+    return subprocess.Popen(
+        [str(word) for word in words], cwd=ROOT, env=environment(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+
+
+def said(process):
+    """What it printed, once it has ended well."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=200)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode == 0, out + err
+    return out
+
+
+@pytest.fixture(scope="module")
+def printing():
+    """Every script, all started together: a process each is what costs, and there are several cores."""
+    running = {file.stem: start([sys.executable, file.with_suffix(".py")]) for file in PRINTED}
+    yield running
+    for process in running.values():
+        process.kill()
+        process.wait(30)
 
 
 def test_every_numbered_script_has_its_output():
@@ -37,18 +58,15 @@ def test_every_numbered_script_has_its_output():
 
 
 @pytest.mark.parametrize("expected", PRINTED, ids=lambda file: file.stem)
-def test_a_script_prints_what_stands_beside_it(expected):
-    assert run([sys.executable, expected.with_suffix(".py")]) == expected.read_text(
-        encoding="utf-8"
-    )
+def test_a_script_prints_what_stands_beside_it(printing, expected):
+    assert said(printing[expected.stem]) == expected.read_text(encoding="utf-8")
 
 
 def test_a_model_of_ones_own_is_trained_exported_and_asked(tmp_path, capsys):
     """As its docstring says; more steps than 300 are not needed to tell digits from noise."""
     where = ["--log-dir", tmp_path / "logs", "--model-dir", tmp_path / "model"]
     words = ["train", "--task", "examples.own_task:task", "--max-steps", 300, *where]
-    log = run([sys.executable, "-m", "dualflat", *words])
-    assert "step 300/300" in log
+    assert "step 300/300" in said(start([sys.executable, "-m", "dualflat", *words]))
     assert cli.main(["predict", "--model", str(tmp_path / "model")]) == 0
     answer = capsys.readouterr().out
     assert float(answer.rsplit("accuracy ", 1)[1].split()[0]) > 0.85
@@ -66,8 +84,10 @@ def test_the_cluster_by_hand_is_a_cluster():
         "me = Cluster.from_tf_config(os.environ['TF_CONFIG'])\n"
         "os.write(1, f'{me.name} {me.num_processes} {me.process_id}\\n'.encode())"
     )
-    said = run(["bash", EXAMPLES / "04_cluster.sh", sys.executable, "-c", asked])
-    assert sorted(said.splitlines()) == ["chief 0 4 0", "ps 0 4 3", "worker 0 4 1", "worker 1 4 2"]
+    lines = said(
+        start(["bash", EXAMPLES / "04_cluster.sh", sys.executable, "-c", asked])
+    ).splitlines()
+    assert sorted(lines) == ["chief 0 4 0", "ps 0 4 3", "worker 0 4 1", "worker 1 4 2"]
 
 
 def test_the_cluster_by_hand_passes_a_failure_on():
