@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +32,12 @@ class Summary:
         folder.mkdir(parents=True, exist_ok=True)
         self._lines = folder / METRICS_FILE
         _drop_after(self._lines, start)
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._writer = SummaryWriter(
+            str(folder),
+            purge_step=start + 1 if start else None,
+            # A file is named by the second; of two begun in one second the later would win.
+            filename_suffix=f".{time.time_ns() % 10**9:09d}",
+        )
 
     def __enter__(self) -> "Summary":
         return self

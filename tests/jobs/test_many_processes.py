@@ -61,7 +61,10 @@ def test_the_coordinator_listens_on_its_own_address_only(tmp_path):
         listening = [address for address in _listeners() if address.endswith(f":{port:04X}")]
         job.process.send_signal(signal.SIGTERM)
         job.end(expect=143)
-    assert listening == [f"0100007F:{port:04X}"]  # 127.0.0.1, as the kernel writes it
+    # 127.0.0.1 as the kernel writes it, by itself or as an IPv6 socket's IPv4 address
+    own = {f"0100007F:{port:04X}", f"0000000000000000FFFF00000100007F:{port:04X}"}
+    assert listening, "a negative control: the chief does listen"
+    assert set(listening) <= own
 
 
 def _listeners():
@@ -81,7 +84,7 @@ def _listeners():
 def test_a_killed_worker_ends_the_job_and_the_checkpoint_goes_on(tmp_path):
     words = ["train", *where(tmp_path), "--max-steps", 2000, "--checkpoint", 10, "--data", "slow"]
     with Job(*launch(*words, workers=2)) as job:
-        job.until("step   20/2000")
+        job.until("step   30/2000")
         killed = time.monotonic()
         _kill_a_worker(job.process.pid)
         rest, _ = job.process.communicate(timeout=60)
