@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dualflat import cli
+from tests.style.test_readme import blocks
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -46,9 +47,9 @@ def printing():
     """Every script, all started together: a process each is what costs, and there are several cores."""
     running = {file.stem: start([sys.executable, file.with_suffix(".py")]) for file in PRINTED}
     yield running
-    for process in running.values():
-        process.kill()
-        process.wait(30)
+    for process in running.values():  # also of tests that were not asked for
+        with process:
+            process.kill()
 
 
 def test_every_numbered_script_has_its_output():
@@ -62,7 +63,7 @@ def test_a_script_prints_what_stands_beside_it(printing, expected):
     assert said(printing[expected.stem]) == expected.read_text(encoding="utf-8")
 
 
-def test_a_model_of_ones_own_is_trained_exported_and_asked(tmp_path, capsys):
+def test_a_model_of_ones_own_is_trained_exported_and_asked(tmp_path, capsys, monkeypatch):
     """As its docstring says; more steps than 300 are not needed to tell digits from noise."""
     where = ["--log-dir", tmp_path / "logs", "--model-dir", tmp_path / "model"]
     words = ["train", "--task", "examples.own_task:task", "--max-steps", 300, *where]
@@ -70,6 +71,16 @@ def test_a_model_of_ones_own_is_trained_exported_and_asked(tmp_path, capsys):
     assert cli.main(["predict", "--model", str(tmp_path / "model")]) == 0
     answer = capsys.readouterr().out
     assert float(answer.rsplit("accuracy ", 1)[1].split()[0]) > 0.85
+    monkeypatch.chdir(tmp_path)
+    for page in ("README.md", "docs/export.md"):  # their lines of Python, with this model
+        programs = [
+            p for p in blocks((ROOT / page).read_text(encoding="utf-8"), "python") if ">>>" not in p
+        ]
+        assert programs
+        for program in programs:
+            names = {}
+            exec(compile(program, page, "exec"), names)
+            assert names["answer"]["scores"].shape == (5, 10)
 
 
 def test_a_model_of_ones_own_takes_about_forty_lines():
