@@ -9,6 +9,7 @@ the rate with it included too. One JSON line a row.
 """
 
 import argparse
+import functools
 import json
 import shutil
 import statistics
@@ -42,7 +43,7 @@ class Clock(Silent):
 def bare(task, steps):
     """Return steps/s of the least that could be called a training loop."""
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)
     def step(state, key, batch):
         grads, metrics = task.gradient(state.params, batch, jax.random.fold_in(key, state.step))
         return task.apply(state, grads, jnp.int32(0)), metrics
