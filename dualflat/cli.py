@@ -5,12 +5,14 @@ once. Only this file and `console` print, read the environment, or choose an exi
 """
 
 import argparse
+import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 OK, FAILED, USAGE = 0, 1, 2
 COMMANDS = ("train", "launch", "predict")
@@ -127,9 +129,24 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--model-dir", default="model", metavar="DIR", help="the exported model (default model)"
     )
     where.add_argument(
+        "--keep",
+        type=_positive_int,
+        default=5,
+        metavar="N",
+        help="newest checkpoints that stay (default 5)",
+    )
+    where.add_argument(
+        "--keep-best",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="and of the others the N with the least test loss (default 1)",
+    )
+    where.add_argument(
         "--mesh",
         metavar="worker=W,ps=P",
-        help="split the batch W ways, the parameters P ways (default: all devices on worker)",
+        help="split the batch W ways, the parameters P ways (default: as many workers as divide the"
+        " batch size, a shard for each ps task)",
     )
     where.add_argument(
         "--cpu-devices", type=_positive_int, metavar="N", help="simulate N devices on the CPU"
@@ -242,7 +259,8 @@ def _train(args: argparse.Namespace) -> int:
     simulated = int(os.environ.get("JAX_NUM_CPU_DEVICES") or 1)
     if simulated > 1:
         os.environ.setdefault("PJRT_NPROC", str(2 * simulated))
-    sys.path.insert(0, os.getcwd())  # so that --task my_module:task finds the user's own file
+    if ":" in args.task:
+        sys.path.insert(0, os.getcwd())  # so that my_module:task finds the user's own file
     try:
         import tensorboardX  # noqa: F401
     except ModuleNotFoundError:
@@ -274,15 +292,19 @@ def _train(args: argparse.Namespace) -> int:
             seed=args.seed,
             every=args.checkpoint,
             resume=args.resume,
+            keep=args.keep,
+            keep_best=args.keep_best,
             wait_s=args.wait,
         )
-        factory = tasks.resolve(args.task)
         with console() if cluster.num_processes == 1 else PlainConsole() as watch:
-            signal_number = launch.run(cluster, lambda: factory(options), plan, watch)
-    except (ValueError, TimeoutError) as error:
-        return _leave(cluster.num_processes, _refuse("train", error))
-    except (RuntimeError, FloatingPointError, OSError) as error:
-        return _leave(cluster.num_processes, _fail("train", error))
+            signal_number = launch.run(
+                cluster, lambda: tasks.resolve(args.task)(options), plan, watch, give_up=_give_up
+            )
+    except Exception as error:
+        status = _said(error)
+        if cluster.num_processes > 1:
+            print("this job ends; started again, it resumes from its checkpoint", file=sys.stderr)
+        return _leave(cluster.num_processes, status)
     return 128 + signal_number if signal_number else OK
 
 
@@ -315,7 +337,13 @@ def _predict(args: argparse.Namespace) -> int:
         if args.first:
             images, labels = images[: args.first], None if labels is None else labels[: args.first]
         model = load_export(args.model)
-        pixels = np.asarray(images, np.float32).reshape(len(images), -1) / 255.0
+        shape = model.signature["inputs"].get("image", {}).get("shape", [])[1:]
+        if math.prod(shape) != math.prod(images.shape[1:]):
+            raise ValueError(
+                f"the model takes images of {math.prod(shape)} numbers, these have"
+                f" {' × '.join(map(str, images.shape[1:]))} pixels. Name the images it is for: --images FILE."
+            )
+        pixels = np.asarray(images, np.float32).reshape(len(images), *shape) / 255.0
         inputs = {"key": np.arange(len(images), dtype=np.int64), "image": pixels}
         answer = model.predict_in_batches(inputs, 1000)
     except (ValueError, ExportError, OSError) as error:
@@ -327,7 +355,10 @@ def _predict(args: argparse.Namespace) -> int:
     if labels is not None:
         right = int((guesses == labels).sum())
         lines.append(f"accuracy {right / max(len(labels), 1):.4f} ({right} of {len(labels)})")
-    print("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return OK
 
 
@@ -386,6 +417,33 @@ def _positive_float(word: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"found {word!r}, wanted a number above 0")
     return number
+
+
+def _said(error: Exception) -> int:
+    """Tell an error of `train` as it deserves; return the exit status.
+
+    One line for what this package raises, since its words say what to do. Anything else, such as a
+    mistake in a user's own model, keeps its traceback.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    ours = module.startswith("dualflat.") or type(error).__module__.startswith("dualflat.")
+    if ours and isinstance(error, ValueError | TimeoutError):
+        return _refuse("train", error)
+    if isinstance(error, OSError) or (
+        ours and isinstance(error, RuntimeError | FloatingPointError)
+    ):
+        return _fail("train", error)
+    traceback.print_exception(error)
+    return FAILED
+
+
+def _give_up(text: str) -> NoReturn:
+    """End the process from a thread: the main one waits where no exception reaches it."""
+    print(f"dualflat train: error: {text}", file=sys.stderr, flush=True)
+    os._exit(USAGE)
 
 
 def _refuse(command: str, error: Exception) -> int:

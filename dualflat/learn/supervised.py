@@ -66,6 +66,36 @@ class ArrayExamples:
         return found.hexdigest()
 
 
+class RecordExamples:
+    """Examples read one by one, for what does not fit in memory: a `grain.MapDataset`, a list, ….
+
+        train = RecordExamples(grain.MapDataset.source(files).map(decode))
+
+    Meets `contracts.Examples`. `records` has a length, and `records[k]` is the example k, a mapping
+    from names to numbers or arrays, the same whenever it is asked for. The feed's thread reads it.
+    """
+
+    def __init__(self, records: Any):
+        """Take the records.
+
+        Raises:
+          ValueError: there are none.
+        """
+        if len(records) < 1:
+            raise ValueError("RecordExamples: there are no records; give at least one.")
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, rows: np.ndarray, /) -> dict[str, np.ndarray]:
+        found = [self._records[int(row)] for row in rows]
+        return {name: np.stack([record[name] for record in found]) for name in found[0]}
+
+    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
+        raise TypeError("RecordExamples are read by rows: examples[np.arange(10)].")
+
+
 def of_module(module: Any, shape: tuple[int, ...]) -> tuple[Initialise, Model]:
     """The two functions of a `flax.linen` module, as `Supervised` takes them.
 

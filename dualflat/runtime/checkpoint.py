@@ -400,7 +400,10 @@ class Checkpoints:
         ranked = []
         for step in steps:
             if step not in self._metrics:
-                self._metrics[step] = _held(self._directory / str(step))["metrics"]
+                try:
+                    self._metrics[step] = _held(self._directory / str(step))["metrics"]
+                except (whole.NotWholeError, ValueError):
+                    self._metrics[step] = {}  # damaged: nobody's best, and gone when its time comes
             value = self._metrics[step].get(self._best_metric, math.nan)
             if not math.isnan(value):
                 ranked.append((self._sign * value, step))

@@ -1,6 +1,6 @@
 """What is done about a state besides training it: evaluate, record, save, and tell whoever watches.
 
-The seed's master does these every `checkpoint` steps. Evaluation and saving are collective, every
+The classical master does these every `checkpoint` steps. Evaluation and saving are collective, every
 process takes part; records are written, and the watcher is told, by the chief alone.
 """
 
@@ -26,7 +26,7 @@ class Report:
     Attributes:
       step, max_steps: updates done, and to do in all.
       loss: mean training loss over the steps since the last report.
-      test: means over the test examples; empty where evaluation was cut short.
+      test: means over the test examples.
       learning_rate: of the last update.
       steps_per_s, examples_per_s: over the steps since the last report, reports themselves apart.
       elapsed_s: since the run began, earlier processes of it included.
@@ -47,7 +47,7 @@ class Report:
     def scalars(self) -> dict[str, float]:
         """The numbers that are recorded, under the names they are recorded by."""
         return {
-            **{f"Test_{name}": value for name, value in self.test.items()},
+            **test_scalars(self.test),
             "Train_loss": self.loss,
             "Learning_rate": self.learning_rate,
             "Steps_per_second": self.steps_per_s,
@@ -56,8 +56,13 @@ class Report:
         }
 
 
+def test_scalars(test: Mapping[str, float]) -> dict[str, float]:
+    """Means over the test examples, under the names they are recorded by."""
+    return {f"Test_{name}": value for name, value in test.items()}
+
+
 class Watcher(Protocol):
-    """Whoever wants to know how a run goes. Called by the chief only."""
+    """Whoever wants to know how a run goes. Progress and reports come in the chief only."""
 
     def note(self, text: str, /) -> None:
         """Something worth one line has happened."""
@@ -100,15 +105,15 @@ class Evaluator:
 
         self._sums = jax.jit(sums, out_shardings=params.replicated)
 
-    def __call__(self, params: PyTree, stop: Stop = never) -> dict[str, float]:
-        """Return name → mean over the test examples; empty when `stop` cut it short."""
+    def __call__(self, params: PyTree, stop: Stop = never) -> dict[str, float] | None:
+        """Return name → mean over the test examples; None when `stop` cut it short."""
         whole = self._gather(params)
         parts = []
-        for batch, weight in evaluation_batches(self._task.test, self._rows.batch_size):
+        rows = self._rows
+        for mine in evaluation_batches(self._task.test, rows.batch_size, rows.part):
             if stop():
-                return {}
-            mine = jax.tree.map(lambda x: x[self._rows.part], (dict(batch), weight))
-            batch, weight = self._rows.place(mine)
+                return None
+            batch, weight = rows.place(mine)
             parts.append(self._sums(whole, batch, weight))
             jax.block_until_ready(parts[-1])  # or a signal would wait for all that is queued
         sums = {name: sum(float(read(part[name])) for part in parts) for name in parts[0]}

@@ -12,6 +12,7 @@ and what a checkpoint holds (so that a checkpoint knows nothing of the mesh), an
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,22 +50,32 @@ def parse_mesh(text: str) -> dict[str, int]:
     return {WORKER: sizes.get(WORKER, 1), PS: sizes.get(PS, 1)}
 
 
-def make_mesh(sizes: Mapping[str, int] | None, devices: Sequence[Any], *, servers: int = 0) -> Mesh:
+def make_mesh(
+    sizes: Mapping[str, int] | None,
+    devices: Sequence[Any],
+    *,
+    servers: int = 0,
+    batch_size: int | None = None,
+) -> Mesh:
     """Lay devices out as worker × ps.
 
     Args:
-      sizes: axis sizes as `parse_mesh` gives them. None uses every device: the axis `ps` gets
-        `servers` (how many ps tasks the cluster names) where that divides the devices, else 1.
-      devices: of all processes, in the same order in each. One process may leave some unused;
-        with several, every process must own a device of the mesh.
-      servers: see `sizes`.
+      sizes: axis sizes as `parse_mesh` gives them. None uses every device: as many shards as
+        `servers` (how many ps tasks the cluster names) where that divides the devices, else one;
+        the rest are workers, as many as divide `batch_size`, and what is left over adds shards.
+      devices: of all processes, in any order. One process may leave some unused; with several,
+        every process must own a device of the mesh.
+      servers, batch_size: see `sizes`.
 
     Raises:
       ValueError: where the devices are too few, or a process would be left out.
     """
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     if sizes is None:
-        ps = servers if servers and len(devices) % servers == 0 else 1
-        sizes = {WORKER: len(devices) // ps, PS: ps}
+        workers = len(devices) // (servers if servers and len(devices) % servers == 0 else 1)
+        if batch_size is not None:
+            workers = math.gcd(workers, batch_size)
+        sizes = {WORKER: workers, PS: len(devices) // workers}
     workers, ps = sizes[WORKER], sizes[PS]
     processes = {device.process_index for device in devices}
     if workers * ps > len(devices):
@@ -72,7 +83,7 @@ def make_mesh(sizes: Mapping[str, int] | None, devices: Sequence[Any], *, server
             f"mesh worker={workers},ps={ps} takes {workers * ps} devices, and there are {len(devices)}."
             f" Make the mesh smaller, or on a CPU simulate devices: --cpu-devices {workers * ps}."
         )
-    chosen = list(devices)[: workers * ps]
+    chosen = devices[: workers * ps]
     if {device.process_index for device in chosen} != processes:
         raise ValueError(
             f"mesh worker={workers},ps={ps} takes {workers * ps} of {len(devices)} devices and leaves out a"
@@ -80,6 +91,11 @@ def make_mesh(sizes: Mapping[str, int] | None, devices: Sequence[Any], *, server
         )
     grid = np.array(chosen).reshape(workers, ps)
     return Mesh(grid, (WORKER, PS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def local_mesh() -> Mesh:
+    """Return the mesh of this process's first device alone."""
+    return make_mesh({WORKER: 1, PS: 1}, jax.local_devices()[:1])
 
 
 def cut(shape: tuple[int, ...], shards: int) -> tuple[int, tuple[int, ...]] | None:

@@ -2,12 +2,14 @@
 
     gather the parameters → gradient of the global batch → cut the gradient → apply on each shard
 
-The batch is split along the mesh axis `worker`, the state along `ps` (`placement`). The step is one
-`jit` of the task's two functions; the compiler puts in the collectives. So the program means the
-same on every mesh, noise included, and its results differ by rounding only.
+The batch is split along the mesh axis `worker`, the state along `ps` (`placement`). A step is the
+task's two functions, each one `jit`; the compiler puts in the collectives. So a step means the same
+on every mesh, noise included, and its results differ by rounding only.
 """
 
+import contextlib
 import dataclasses
+import json
 import math
 import time
 from collections import deque
@@ -21,8 +23,8 @@ from jax.sharding import Mesh
 
 from dualflat.contracts import Batch, Metrics, PyTree, Task, TrainState
 from dualflat.runtime import feed
-from dualflat.runtime.checkpoint import Checkpoints
-from dualflat.runtime.duties import Evaluator, Report, Silent, Watcher, read
+from dualflat.runtime.checkpoint import Checkpoints, Restored
+from dualflat.runtime.duties import Evaluator, Report, Silent, Watcher, read, test_scalars
 from dualflat.runtime.placement import Layout, Rows
 from dualflat.runtime.stop import Stop, never
 from dualflat.runtime.summary import Summary
@@ -126,8 +128,8 @@ def make_step(task: Task, layout: Layout) -> Step:
 
 def load_or_initialise(
     task: Task, layout: Layout, checkpoints: Checkpoints, *, seed: int
-) -> tuple[TrainState, jax.Array, Mapping[str, Any]]:
-    """Return (stored state, key, record): of the newest whole checkpoint, or of step 0.
+) -> tuple[TrainState, jax.Array, Restored | None]:
+    """Return (stored state, key, what was restored): of the newest whole checkpoint, or of step 0.
 
     The one way in, for a first start and for every restart, on any mesh.
 
@@ -137,14 +139,12 @@ def load_or_initialise(
     """
     found = checkpoints.read_record()
     if found is not None:
-        _same_run(found[1], task, seed, found[0])
-    saved = {"state": layout.saved, "key": abstract_key(layout)}
-    restored = checkpoints.load(saved)
+        require_same_run(found[1], task, seed, found[0])
+    restored = checkpoints.load(saved_form(layout))
     if restored is None:
         state, key = make_init(task, layout)(seed)
-        return state, key, {}
-    state = layout.from_saved(restored.state["state"])
-    return state, restored.state["key"], restored.record
+        return state, key, None
+    return layout.from_saved(restored.state["state"]), restored.state["key"], restored
 
 
 def train(
@@ -168,7 +168,7 @@ def train(
       mesh: over every process, axes `worker` and `ps`.
       checkpoints: where the run survives; every process gives its own, of one shared folder.
       seed: of the initial parameters, the noise and the order of the examples.
-      every: steps between reports (the seed's `checkpoint`).
+      every: steps between reports, the `--checkpoint` of the command.
       watch: told how it goes, in process 0.
       summary: start step ↦ where to record, called in process 0.
       stop: asked at every step whether to end early.
@@ -183,21 +183,28 @@ def train(
     watch = watch if watch is not None and jax.process_index() == 0 else Silent()
     layout = state_layout(task, mesh)
     rows = Rows(layout.batch, task.batch_size)
-    state, key, record = load_or_initialise(task, layout, checkpoints, seed=seed)
+    state, key, restored = load_or_initialise(task, layout, checkpoints, seed=seed)
     start = int(read(state.step))
     if start:
         watch.note(f"resumed from step {start}")
-    if start >= task.max_steps:
+    done = start >= task.max_steps
+    if done and restored and restored.metrics:
         watch.note(f"nothing to do: step {start} of {task.max_steps} is done")
         return Outcome(_whole(layout, state), start, 0, start, None)
 
-    records = summary(start) if summary and jax.process_index() == 0 else None
-    loop = _Loop(task, layout, rows, checkpoints, watch, records, stop, seed, every)
-    try:
-        state, step, stopped_by = loop.run(state, key, start, record)
-    finally:
-        if records:
-            records.close()
+    with contextlib.ExitStack() as stack:
+        records = None
+        if summary and jax.process_index() == 0:
+            records = stack.enter_context(summary(start))
+        loop = _Loop(task, layout, rows, checkpoints, watch, records, stop, seed, every)
+        if done:
+            watch.note(
+                f"step {start} of {task.max_steps} is done; its evaluation, cut short before, is made up"
+            )
+            step, stopped_by = start, loop.evaluate_only(state, start)
+        else:
+            before = float(restored.record.get("elapsed_s", 0.0)) if restored else 0.0
+            state, step, stopped_by = loop.run(state, key, start, before)
     checkpoints.wait()
     return Outcome(_whole(layout, state), step, stopped_by, start, loop.last)
 
@@ -225,10 +232,9 @@ class _Loop:
         self.last: Report | None = None
 
     def run(
-        self, state: TrainState, key: jax.Array, start: int, record: Mapping[str, Any]
+        self, state: TrainState, key: jax.Array, start: int, before: float
     ) -> tuple[TrainState, int, int]:
         task, step, stopped_by = self.task, start, 0
-        before = float(record.get("elapsed_s", 0.0))
         began = time.perf_counter()
         waiting: deque[jax.Array] = deque()
         losses: list[jax.Array] = []
@@ -258,12 +264,26 @@ class _Loop:
                     now = time.perf_counter()
                     rate = (len(losses) - first) / max(now - window_began, 1e-9)
                     mean = self._mean_loss(losses, step)
-                    self._report(state, key, step, mean, rate, before - began)
+                    if not self._report(state, key, step, mean, rate, before - began):
+                        stopped_by = self.stop()  # it came in the middle of the evaluation
+                        break
                     losses, saved, first, window_began = [], step, False, time.perf_counter()
             if stopped_by and step > saved:
                 self._mean_loss(losses, step)
+                self._require_finite(state, step)
                 self._save(state, key, step, {}, before + time.perf_counter() - began)
         return state, step, stopped_by
+
+    def evaluate_only(self, state: TrainState, step: int) -> int:
+        """Evaluate and record a state that is saved already; return the signal that cut it short, or 0."""
+        test = self.evaluate(state.params, self.stop)
+        if test is None:
+            return self.stop()
+        self.watch.note(", ".join(f"test {name} {value:.4f}" for name, value in test.items()))
+        if self.records:
+            self.records.scalars(step, test_scalars(test))
+            self.records.flush()
+        return 0
 
     def _mean_loss(self, losses: Sequence[jax.Array], step: int) -> float:
         values = [float(read(loss)) for loss in losses]
@@ -278,11 +298,16 @@ class _Loop:
 
     def _report(
         self, state: TrainState, key: jax.Array, step: int, loss: float, rate: float, offset: float
-    ) -> None:
-        """Evaluate, save, record, tell. Evaluation first: a state that cannot be evaluated is not saved."""
+    ) -> bool:
+        """Evaluate, save, record, tell; False where a signal cut the evaluation short, and nothing else was done.
+
+        Evaluation comes first: a state that cannot be evaluated is not saved.
+        """
         at = time.perf_counter()
         test = self.evaluate(state.params, self.stop)
         evaluated = time.perf_counter()
+        if test is None:
+            return False
         bad = [name for name, value in test.items() if not math.isfinite(value)]
         if bad:
             raise FloatingPointError(
@@ -309,6 +334,15 @@ class _Loop:
         )
         self._record(state, self.last)
         self.watch.report(self.last)
+        return True
+
+    def _require_finite(self, state: TrainState, step: int) -> None:
+        """What an evaluation would have seen: a spoilt state must not become the newest checkpoint."""
+        if not bool(read(_all_finite(state.params))):
+            raise FloatingPointError(
+                f"a parameter is not finite after step {step}, so the step is not saved."
+                f" {self._newest()} Lower the learning rate."
+            )
 
     def _record(self, state: TrainState, report: Report) -> None:
         worth = jax.eval_shape(self.task.histograms, self.layout.part("params").natural)
@@ -359,9 +393,25 @@ class _Loop:
         )
 
 
-def _same_run(record: Mapping[str, Any], task: Task, seed: int, step: int) -> None:
-    """Refuse to go on with another run's state."""
+def saved_form(layout: Layout) -> dict[str, PyTree]:
+    """Return what a checkpoint of a run holds, as shapes and shardings."""
+    return {"state": layout.saved, "key": abstract_key(layout)}
+
+
+@jax.jit
+def _all_finite(params: PyTree) -> jax.Array:
+    floating = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in floating]).all()
+
+
+def require_same_run(record: Mapping[str, Any], task: Task, seed: int, step: int) -> None:
+    """Refuse to go on with another run's state.
+
+    Raises:
+      ValueError: naming what differs.
+    """
     now = {"task": task.name, "seed": seed, **task.settings}
+    now = json.loads(json.dumps(now))  # a tuple comes back from a checkpoint as a list
     then = {"task": record.get("task"), "seed": record.get("seed"), **record.get("settings", {})}
     changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if changed:

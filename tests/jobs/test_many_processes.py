@@ -120,6 +120,37 @@ def _kill_a_worker(launcher):
     raise AssertionError("no worker found")
 
 
+def test_a_worker_that_never_comes_is_named(tmp_path):
+    import json
+
+    from dualflat.runtime.local_cluster import free_ports
+
+    chief, worker = free_ports(2)
+    config = {
+        "cluster": {"chief": [f"127.0.0.1:{chief}"], "worker": [f"127.0.0.1:{worker}"]},
+        "task": {"type": "chief", "index": 0},
+    }
+    log = train(tmp_path, "--wait", 2, expect=2, env={"TF_CONFIG": json.dumps(config)})
+    assert f"not every process of the job came within 2 s: worker 0 at 127.0.0.1:{worker}" in log
+
+
+def test_processes_that_were_told_different_things_refuse_to_start(tmp_path):
+    """Each of two is told its own --checkpoint: they would wait for each other at different steps."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "from dualflat.cli import main\n"
+        "chief = json.loads(os.environ['TF_CONFIG'])['task']['type'] == 'chief'\n"
+        f"words = {[str(w) for w in where(tmp_path)]!r}\n"
+        "sys.exit(main(['train', *words, '--checkpoint', '5' if chief else '6']))\n"
+    )
+    import sys
+
+    log = run("launch", "--workers", 2, "--", sys.executable, script, expect=2)
+    assert "process 1 of 2 was told something else than the chief" in log
+    assert not (tmp_path / "logs").exists()
+
+
 def test_a_chief_that_never_comes_is_named(tmp_path):
     import json
 

@@ -103,7 +103,7 @@ def test_fresh_sets_the_earlier_run_aside(tmp_path):
         (["train", "--batch-size", "-3"], "wanted a whole number"),
         (["train", "--learning-rate", "nan"], "wanted a number above 0"),
         (["train", "--task", "nothing"], "'nothing' is not known"),
-        (["train", "--resume"], "does not exist"),
+        (["train", "--resume"], "holds no checkpoint"),
         (["train", "--data", "/nonexistent"], "/nonexistent"),
         (["train", "--optimizer", "adamn"], "adam"),
         (["predict", "--model", "/nonexistent"], "/nonexistent"),

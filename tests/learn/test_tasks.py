@@ -302,3 +302,28 @@ def test_mnist_learns_the_digits(digits):
     assert losses[0] == pytest.approx(np.log(10), rel=1e-5)  # the output layer starts at zero
     assert chance < 0.2
     assert found > 0.9
+
+
+def test_records_are_stacked_row_by_row():
+    from dualflat.learn.supervised import RecordExamples
+
+    records = [{"image": np.full(3, k, np.float32), "label": np.int32(k % 2)} for k in range(5)]
+    with pytest.raises(ValueError, match="no records"):
+        RecordExamples([])
+    for source in (records, _grain(records)):
+        if source is None:
+            continue
+        examples = RecordExamples(source)
+        assert len(examples) == 5
+        found = examples[np.array([4, 0, 4])]
+        np.testing.assert_array_equal(found["image"][:, 0], [4, 0, 4])
+        np.testing.assert_array_equal(found["label"], [0, 0, 0])
+
+
+def _grain(records):
+    """The same records as grain gives them; None where grain is not installed."""
+    try:
+        import grain
+    except ModuleNotFoundError:
+        return None
+    return grain.MapDataset.source(records)

@@ -34,8 +34,14 @@ def test_each_shard_holds_its_part_of_the_state(mesh_of, ps):
     task = Tiny()
     layout = sync.state_layout(task, mesh_of(1, ps))
     whole = sync.state_layout(task, mesh_of(1, 1)).shard_bytes()
-    padding = sum(8 * 4 * 3 for _ in jax.tree.leaves(layout.natural.params))  # ≤ ps-1 rows a leaf
-    assert whole / ps <= layout.shard_bytes() <= (whole + padding * 8) / ps
+    axes = [max(x.shape) for x in jax.tree.leaves(layout.natural) if x.shape]
+    padded = max(-(-n // ps) * ps / n for n in axes)  # 3 over 8 shards is the worst: 8/3
+    scalars = sum(x.dtype.itemsize for x in jax.tree.leaves(layout.natural) if not x.shape)
+    assert layout.shard_bytes() - scalars <= padded * (whole - scalars) / ps
+    for leaf in jax.tree.leaves(layout.stored):
+        if leaf.shape:
+            part = leaf.sharding.shard_shape(leaf.shape)
+            assert np.prod(part) * ps == np.prod(leaf.shape), "every leaf is cut into equal parts"
     state, _ = sync.make_init(task, layout)(0)
     program = sync.make_step(task, layout).apply.lower(state, state.params).compile()
     measured = program.memory_analysis().argument_size_in_bytes
@@ -106,6 +112,10 @@ def test_default_mesh_gives_ps_as_many_shards_as_the_cluster_has_servers():
     assert dict(make_mesh(None, devices).shape) == {"worker": 8, "ps": 1}
     assert dict(make_mesh(None, devices, servers=2).shape) == {"worker": 4, "ps": 2}
     assert dict(make_mesh(None, devices, servers=3).shape) == {"worker": 8, "ps": 1}
+    # workers divide the batch; what is left over holds shards
+    assert dict(make_mesh(None, devices, batch_size=100).shape) == {"worker": 4, "ps": 2}
+    assert dict(make_mesh(None, devices, servers=2, batch_size=100).shape) == {"worker": 4, "ps": 2}
+    assert dict(make_mesh(None, devices[:3], batch_size=100).shape) == {"worker": 1, "ps": 3}
 
 
 def test_a_mesh_larger_than_the_machine_is_refused():

@@ -204,3 +204,67 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(mesh_of, tmp_pa
         resumed = run(Tiny(max_steps=15), mesh, tmp_path / "bent", every=5)
     assert resumed.resumed_from == 5
     assert_same_bits(resumed.params, straight.params)
+
+
+def test_a_signal_in_the_last_evaluation_is_heard_and_the_evaluation_made_up(mesh_of, tmp_path):
+    task, mesh = Tiny(max_steps=4), mesh_of(1, 1)
+    options = {"every": 4, "summary": lambda start: Summary(tmp_path, start=start)}
+    first = run(task, mesh, tmp_path, stop=stop_at(4), **options)  # the question after four steps
+    assert first.stopped_by == signal.SIGTERM
+    assert first.step == 4
+    assert read_metrics(tmp_path) == []
+    second = run(task, mesh, tmp_path, **options)
+    assert second.stopped_by == 0
+    (record,) = read_metrics(tmp_path)
+    assert record["step"] == 4
+    assert 0 < record["Test_accuracy"] <= 1
+
+
+def test_a_signal_does_not_save_a_spoilt_state(mesh_of, tmp_path):
+    """The update of step 7 spoils the parameters; the signal comes before any loss has shown it."""
+    with pytest.raises(FloatingPointError, match="not finite after step 8"):
+        run(Tiny(max_steps=20, poison=7), mesh_of(1, 1), tmp_path, every=5, stop=stop_at(9))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [5]
+
+
+def test_a_rotten_old_checkpoint_does_not_stop_a_run(mesh_of, tmp_path):
+    run(Tiny(max_steps=4), mesh_of(1, 1), tmp_path, every=2)
+    record = tmp_path / "checkpoints" / "2" / "record.json"
+    record.write_bytes(record.read_bytes().replace(b"tiny", b"tinz", 1))
+    assert run(Tiny(max_steps=10), mesh_of(1, 1), tmp_path, every=2).step == 10
+
+
+def test_records_are_on_the_disk_when_flushed(tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    with Summary(tmp_path) as summary:
+        summary.scalars(5, {"Test_loss": 0.25})
+        summary.histograms(5, {"filters": np.arange(10.0), "constant": np.ones(3)})
+        summary.flush()
+        seen = event_accumulator.EventAccumulator(str(tmp_path)).Reload()  # before it is closed
+        assert [(e.step, e.value) for e in seen.Scalars("Test_loss")] == [(5, 0.25)]
+        assert seen.Histograms("filters")[0].histogram_value.num == 10
+        assert seen.Histograms("constant")[0].histogram_value.max == 1
+
+
+def test_an_evaluator_evaluates_each_checkpoint_once_and_goes_on_where_it_was(mesh_of, tmp_path):
+    from dualflat.runtime import evaluator
+
+    folder = tmp_path / "checkpoints"
+
+    def follow(task, **options):
+        listener = Listener()
+        words = {"seed": 0, "since": 0.0, "stop": lambda: 0, "watch": listener, "poll_s": 0.01}
+        evaluator.follow(task, folder, tmp_path, **(words | options))
+        return [note.split(":")[0] for note in listener.notes]
+
+    run(Tiny(max_steps=6), mesh_of(1, 1), tmp_path, every=2)
+    assert follow(Tiny(max_steps=6)) == ["step 2", "step 4", "step 6"]
+    run(Tiny(max_steps=8), mesh_of(1, 1), tmp_path, every=2)
+    assert follow(Tiny(max_steps=8)) == ["step 8"]
+    assert [line["step"] for line in read_metrics(tmp_path / "eval")] == [2, 4, 6, 8]
+    # Of another run, or of an earlier one: passed over, until somebody stops it.
+    assert follow(Tiny(max_steps=9, optimizer="sgd"), stop=stop_at(3)) == []
+    assert follow(Tiny(max_steps=9), since=2e10, stop=stop_at(3)) == []

@@ -17,7 +17,7 @@ def task(options: Options) -> Supervised:
 
     `options.data` is a folder in the MNIST format, images of any size divisible by 4, ten classes
     (MNIST, Fashion-MNIST, KMNIST, …), trained on for 10,000 steps. Without it, the 8 × 8 digits
-    that come with the package, for 3,000 steps, which take a minute or less.
+    that come with the package, for 3,000 steps: a small fraction of the work.
 
     Raises:
       IdxError: the folder or a file in it is not in order.
