@@ -138,7 +138,7 @@ def test_processes_that_were_told_different_things_refuse_to_start(tmp_path):
     """Each of two is told its own --checkpoint: they would wait for each other at different steps."""
     script = tmp_path / "start.py"
     script.write_text(
-        "import json, os, sys\n"
+        "import json, os, sys; sys.path.insert(0, os.getcwd())\n"
         "from dualflat.cli import main\n"
         "chief = json.loads(os.environ['TF_CONFIG'])['task']['type'] == 'chief'\n"
         f"words = {[str(w) for w in where(tmp_path)]!r}\n"
