@@ -4,7 +4,7 @@
 
 Makes a virtual environment with TensorFlow (once; it is kept), then runs A B A B: TensorFlow, ours.
 Each run is a process of its own that trains the same network from its own random start with Adam
-at 1e-4 on batches of 100 from the same IDX folder, and prints JSON lines: steps per second
+at 1e-4 on the same batches of 100 from the same IDX folder, and prints JSON lines: steps per second
 (median and quartiles over windows of 10 steps, the first window left out), accuracy on the
 10,000 test images, seconds to evaluate them (the first time, and after it), and seconds to export.
 TensorFlow evaluates in batches of 100, as its trainer did; ours as our trainer does, 1,000 at a time.
@@ -45,6 +45,12 @@ def evaluation(seconds):
         "first_evaluation_s": round(first, 2),
         "evaluation_s": round(statistics.median(others), 2),
     }
+
+
+def shuffled(size, steps):
+    """The rows of every batch, one after another: the same for both."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.permutation(size) for _ in range(-(-steps * BATCH // size))])
 
 
 def load(folder):
@@ -92,10 +98,7 @@ def tensorflow(folder, steps):
     loss = -tf.reduce_sum(t * tf.log(p))
     update = tf.train.AdamOptimizer(0.0001).minimize(loss)
     right = tf.reduce_sum(tf.cast(tf.equal(tf.argmax(p, 1), tf.argmax(t, 1)), tf.float32))
-    rng = np.random.default_rng(0)
-    order = np.concatenate(
-        [rng.permutation(len(images)) for _ in range(-(-steps * BATCH // len(images)))]
-    )
+    order = shuffled(len(images), steps)
     with tf.Session() as session, tempfile.TemporaryDirectory() as scratch:
         session.run(tf.global_variables_initializer())
         windows = []
@@ -144,7 +147,6 @@ def ours(folder, steps):
     from dualflat.runtime import sync
     from dualflat.runtime.duties import Evaluator
     from dualflat.runtime.export import write_export
-    from dualflat.runtime.feed import Feed
     from dualflat.runtime.placement import Rows, make_mesh
 
     task = resolve("mnist")(Options(data=folder))
@@ -152,13 +154,14 @@ def ours(folder, steps):
     layout = sync.state_layout(task, mesh)
     rows, step = Rows(layout.batch, BATCH), sync.make_step(task, layout)
     (state, key), windows = sync.make_init(task, layout)(0), []
-    with Feed(task.train, batch_size=BATCH, seed=0) as feed:
-        for first in range(0, steps, WINDOW):
-            began = time.perf_counter()
-            for _ in range(first, min(first + WINDOW, steps)):
-                state, _ = step(state, key, rows.place(next(feed)[1]))
-            jax.block_until_ready(state)
-            windows.append(time.perf_counter() - began)
+    order = shuffled(len(task.train), steps)
+    for first in range(0, steps, WINDOW):
+        began = time.perf_counter()
+        for k in range(first, min(first + WINDOW, steps)):
+            batch = task.train[order[k * BATCH : (k + 1) * BATCH]]
+            state, _ = step(state, key, rows.place(batch))
+        jax.block_until_ready(state)
+        windows.append(time.perf_counter() - began)
     evaluator, evaluations = Evaluator(task, layout.part("params")), []
     for _ in range(3):
         began = time.perf_counter()
