@@ -369,7 +369,7 @@ def _images(images: str | None, labels: str | None) -> tuple[Any, Any]:
     if images is None:
         if labels is not None:
             raise ValueError("--labels without --images: name the images they belong to.")
-        _, test = idx.read_folder(Path(tasks.__file__).parent / "digits")
+        _, test = idx.read_folder(tasks.DIGITS)
         return test.images, test.labels
     file = Path(images)
     beside = file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1"))

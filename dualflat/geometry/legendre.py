@@ -94,10 +94,17 @@ def dual_point(psi: Potential, eta: Array, init: Array | None = None) -> Solutio
     ...
     RuntimeError: solver ended ...
     """
-    (eta,) = checked_points(psi, "dual_point", eta=eta)
+    return _dual_point_compiled(*_search(psi, "dual_point", eta, init))
+
+
+def _search(
+    psi: Potential, name: str, eta: Array, init: Array | None
+) -> tuple[Potential, Array, Array]:
+    """What a search for θ(η) begins with, checked: the potential, η, and where to begin."""
+    (eta,) = checked_points(psi, name, eta=eta)
     init = starting_point(psi, eta) if init is None else init
-    eta, init = checked_points(psi, "dual_point", eta=eta, init=init)
-    return _dual_point_compiled(as_potential(psi, init), eta, jax.lax.stop_gradient(init))
+    eta, init = checked_points(psi, name, eta=eta, init=init)
+    return as_potential(psi, init), eta, jax.lax.stop_gradient(init)
 
 
 @jax.custom_jvp
@@ -146,10 +153,7 @@ def conjugate(psi: Potential, eta: Array, init: Array | None = None) -> Array:
     >>> print(f"{value:.4f} {theta[0]:.4f}")  # −entropy, log p/(1−p)
     -0.5623 -1.0986
     """
-    (eta,) = checked_points(psi, "conjugate", eta=eta)
-    init = starting_point(psi, eta) if init is None else init
-    eta, init = checked_points(psi, "conjugate", eta=eta, init=init)
-    return _conjugate_compiled(as_potential(psi, init), eta, jax.lax.stop_gradient(init))
+    return _conjugate_compiled(*_search(psi, "conjugate", eta, init))
 
 
 @jax.custom_jvp

@@ -228,7 +228,11 @@ class _Loop:
         self.checkpoints, self.watch, self.records = checkpoints, watch, records
         self.stop, self.seed, self.every = stop, seed, every
         self.step_program = make_step(task, layout)
-        self.evaluate = Evaluator(task, layout.part("params"))
+        params = layout.part("params")
+        self.evaluate = Evaluator(task, params)
+        self.histograms = jax.jit(
+            lambda stored: task.histograms(params.gather(stored)), out_shardings=params.replicated
+        )
         self.last: Report | None = None
 
     def run(
@@ -347,21 +351,12 @@ class _Loop:
     def _record(self, state: TrainState, report: Report) -> None:
         worth = jax.eval_shape(self.task.histograms, self.layout.part("params").natural)
         if worth:  # a collective: every process gathers, the chief writes
-            watched = self._histograms(state.params)
+            watched = self.histograms(state.params)
             if self.records:
                 self.records.histograms(report.step, {name: read(x) for name, x in watched.items()})
         if self.records:
             self.records.scalars(report.step, report.scalars())
             self.records.flush()
-
-    def _histograms(self, params: PyTree) -> Metrics:
-        if not hasattr(self, "_histogram_program"):
-            whole = self.layout.part("params")
-            self._histogram_program = jax.jit(
-                lambda params: self.task.histograms(whole.gather(params)),
-                out_shardings=whole.replicated,
-            )
-        return self._histogram_program(params)
 
     def _save(
         self,
@@ -375,7 +370,7 @@ class _Loop:
             "task": self.task.name,
             "settings": dict(self.task.settings),
             "seed": self.seed,
-            "order": {"step": step, "batch_size": self.task.batch_size},
+            "order": {"rule": feed.RULE, "step": step, "batch_size": self.task.batch_size},
             "elapsed_s": elapsed_s,
             "mesh": dict(self.layout.mesh.shape),
             "processes": jax.process_count(),

@@ -1,12 +1,14 @@
 """Tasks by name. One file a task; importing this package imports none of them, and no JAX."""
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from dualflat.contracts import Options, Task, TaskFactory
 
 NAMES = ("mnist",)
+DIGITS = Path(__file__).parent / "digits"  # real images that come with the package; see its README
 
 
 def resolve(name: str) -> "TaskFactory":

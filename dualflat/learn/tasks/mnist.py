@@ -1,15 +1,12 @@
 """Handwritten digits, or anything in the MNIST format, by a small convolutional network."""
 
-from pathlib import Path
-
 import numpy as np
 
 from dualflat.contracts import Metrics, Options, PyTree
 from dualflat.learn.idx import IdxError, Labelled, read_folder
 from dualflat.learn.models import ConvNet
 from dualflat.learn.supervised import ArrayExamples, Supervised, of_module
-
-DIGITS = Path(__file__).parent / "digits"  # real images that come with the package; see its README
+from dualflat.learn.tasks import DIGITS
 
 
 def task(options: Options) -> Supervised:
