@@ -5,9 +5,12 @@ once. Only this file and `console` print, read the environment, or choose an exi
 """
 
 import argparse
+import io
 import math
 import os
+import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -15,14 +18,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 OK, FAILED, USAGE = 0, 1, 2
-COMMANDS = ("train", "launch", "predict")
+COMMANDS = ("train", "launch", "predict", "verify")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status.
 
     0 done; 1 it failed while running; 2 the words, the environment or the input want mending;
-    128 + n ended by signal n with everything saved (143 for SIGTERM, 130 for Ctrl-C).
+    128 + n ended by signal n with everything saved (143 for SIGTERM, 130 for Ctrl-C; 141 where
+    whoever read the output of `predict` or `verify` has closed it).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
@@ -32,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args)
     except KeyboardInterrupt:  # before training began, or a second time: there is nothing to save
         return 130
+    except BrokenPipeError:  # as by `| head`
+        if args.run not in (_predict, _verify):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush
+        return 128 + signal.SIGPIPE
 
 
 def hyphenated(words: Sequence[str]) -> list[str]:
@@ -58,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_launch(commands)
     _add_predict(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -244,6 +254,66 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     predict.set_defaults(run=_predict)
 
 
+def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="hold a convex function against the theorems of dually flat geometry",
+        description="Evaluate every theorem that follows from a convex function ψ, at random points of its"
+        " domain, and print by how much each fails: nothing but rounding, if ψ is convex and smooth.\n\n"
+        "  dualflat verify                          the laws on four outcomes\n"
+        "  dualflat verify gaussian:2               normal laws on the plane\n"
+        "  dualflat verify my_module:psi --dim 3    a function of your own",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verify.add_argument(
+        "what",
+        nargs="?",
+        default="categorical",
+        metavar="WHAT",
+        help="a potential by name, with its size or without (categorical, gaussian:2, burg, …; --list"
+        " has them all), or module:attribute of your own: ψ(θ), or a function of no arguments that"
+        " returns it (default categorical)",
+    )
+    verify.add_argument(
+        "--dim", type=_positive_int, metavar="N", help="coordinates of θ, where ψ does not say"
+    )
+    verify.add_argument(
+        "--start",
+        type=_numbers,
+        metavar="X,Y,…",
+        help="a point of the domain to begin at, where ψ does not say (--start=-1,2 if negative)",
+    )
+    verify.add_argument(
+        "--law",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="only these, by name or by the lecture's number: pythagoras, 10, 'theorem 1'",
+    )
+    verify.add_argument(
+        "--points",
+        type=_positive_int,
+        default=16,
+        metavar="N",
+        help="random points, with two more near each (default 16)",
+    )
+    verify.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the points (default 0)"
+    )
+    verify.add_argument(
+        "--precision",
+        choices=("float32", "float64"),
+        default="float64",
+        help="of everything (default float64)",
+    )
+    verify.add_argument(
+        "--list", action="store_true", help="show the potentials and the laws, evaluate nothing"
+    )
+    verify.set_defaults(run=_verify)
+
+
 def _train(args: argparse.Namespace) -> int:
     from dualflat.runtime.cluster import Cluster
 
@@ -362,6 +432,84 @@ def _predict(args: argparse.Namespace) -> int:
     return OK
 
 
+def _verify(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the matrices are small
+    # LAPACK on a batch waits for threads of the pool that it runs on: two such calls at once on a
+    # pool of two threads wait for ever (JAX 0.10). Threads are cheap.
+    os.environ.setdefault("PJRT_NPROC", "64")
+    import jax
+
+    jax.config.update("jax_enable_x64", args.precision == "float64")
+    from dualflat import verify
+    from dualflat.console import LawTable
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Greek gets question marks
+    try:
+        wanted = verify.chosen(args.law)
+        table = LawTable(wanted)
+        if args.list:
+            return _list_laws(table, verify.NAMED, wanted)
+        dtype = jax.numpy.dtype(args.precision)
+        subject = verify.find(args.what, dim=args.dim, start=args.start, dtype=dtype)
+    except ValueError as error:
+        return _refuse("verify", error)
+    points = verify.draw(subject, args.points, args.seed)
+    eps = float(jax.numpy.finfo(dtype).eps)
+    n = subject.start.shape[0]
+    facts = [
+        ("ψ", f"{subject.about}; {n} coordinate{'s' * (n > 1)}"),
+        (
+            "points",
+            f"{args.points} triples about θ = {verify.shown(subject.start)}, seed {args.seed}",
+        ),
+        ("precision", f"{args.precision}, ε = {eps:.1e}"),
+    ]
+    if points.convex:
+        facts.append(
+            ("condition", f"κ(G) ≤ {points.condition.max():.1f}, which multiplies rounding")
+        )
+    table.heading(f"The laws of dually flat geometry for {args.what}", facts)
+    if not points.convex:
+        table.last(False, verify.concave_words(subject, points))
+        return FAILED
+    findings = []
+    for part, look in verify.examine(subject, points, wanted):
+        table.part(part)
+        began = time.perf_counter()
+        found = look()
+        rows = [(f.law, f.residual, f.tolerance, f.holds) for f in found]
+        table.rows(rows, time.perf_counter() - began)
+        findings += found
+    failed = sum(not finding.holds for finding in findings)
+    took = f"{time.perf_counter() - started:.0f} s, most of it compiling"
+    if failed:
+        count = f"{failed} of {len(findings)} laws fail ({took}),"
+        first, *rest = verify.failure_words(subject, findings, args.seed)
+        table.last(False, [f"{count} {first}", *rest])
+        return FAILED
+    most = max(finding.residual / finding.tolerance for finding in findings)
+    table.last(
+        True,
+        [
+            f"{len(findings)} of {len(findings)} laws hold at {args.points} triples of points ({took}).",
+            f"The worst residual is {most:.0%} of what rounding alone may leave.",
+        ],
+    )
+    return OK
+
+
+def _list_laws(table: Any, named: Any, wanted: Sequence[Any]) -> int:
+    table.heading(
+        "Potentials that come with dualflat, to be followed by :SIZE or not",
+        [(name, f"{kind.about} (:{kind.size})") for name, kind in named.items()],
+    )
+    for part in dict.fromkeys(law.part for law in wanted):
+        table.names(part, [law for law in wanted if law.part == part])
+    return OK
+
+
 def _images(images: str | None, labels: str | None) -> tuple[Any, Any]:
     """The images to predict, and their labels where there are any."""
     from dualflat.learn import idx, tasks
@@ -407,6 +555,16 @@ def _seed(word: str) -> int:
             f"found {word!r}, wanted a whole number from 0 to 4294967295"
         )
     return int(word)
+
+
+def _numbers(word: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in word.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"found {word!r}, wanted numbers with commas, as 0.5,-1,2")
+    return numbers
 
 
 def _positive_float(word: str) -> float:

@@ -1,10 +1,15 @@
 """How a run looks to a person: a progress bar on a terminal, plain lines everywhere else."""
 
+import os
+import shutil
 import sys
 import time
+import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from dualflat.geometry.laws import Law
     from dualflat.runtime.duties import Report
 
 
@@ -99,3 +104,89 @@ def console() -> PlainConsole | BarConsole:
         except ModuleNotFoundError:
             pass
     return PlainConsole()
+
+
+class LawTable:
+    """The table of `dualflat verify`: parts with a row for each law, as wide as the terminal allows.
+
+    In colours on a terminal, unless NO_COLOR is set; the same words without them everywhere else.
+
+    Args:
+      laws: what the rows will be about; decides how wide the columns are.
+      stream: where to; standard output without it.
+      width: columns of the terminal, found out without it.
+    """
+
+    def __init__(
+        self, laws: Sequence["Law"], stream: TextIO | None = None, width: int | None = None
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        colours = self._stream.isatty() and "NO_COLOR" not in os.environ
+        self._colours = colours and os.environ.get("TERM") != "dumb"
+        self._number = max(len(law.number) for law in laws)
+        self._words = max(_columns(law.statement) for law in laws)
+        room = shutil.get_terminal_size((100, 24)).columns if width is None else width
+        fixed = self._number + 18  # the margin, gaps, a residual, a mark
+        self._with_tolerance = room >= fixed + self._words + 11
+        self._words = max(min(self._words, room - fixed), 8)
+        self._width = fixed + self._words + 11 * self._with_tolerance
+
+    def heading(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
+        """Who is asked, and where."""
+        self._line(self._ink("1", title), "")
+        width = max(len(name) for name, _ in facts)
+        for name, text in facts:
+            self._line(f"  {self._ink('2', name.ljust(width))}  {text}")
+
+    def part(self, title: str) -> None:
+        """Begin a part; the line is open until its rows are there."""
+        self._line("")
+        print("  " + self._ink("1", title), end="", file=self._stream, flush=True)
+        self._open = 2 + _columns(title)
+
+    def rows(self, rows: Sequence[tuple["Law", float, float, bool]], seconds: float) -> None:
+        """The rows of a part: law, residual, tolerance, whether it holds; and how long it took."""
+        took = f"{seconds:.1f} s"
+        gap = max(self._width - self._open - len(took), 2)
+        self._line(" " * gap + self._ink("2", took))
+        for law, residual, tolerance, holds in rows:
+            found = "NaN" if residual != residual else f"{residual:.1e}"
+            of = self._ink("2", f"  ≤ {tolerance:.0e} ") if self._with_tolerance else "  "
+            mark = self._ink("32", "✓") if holds else self._ink("1;31", "✗")
+            words = _padded(law.statement, self._words)
+            number = self._ink("36", law.number.ljust(self._number))
+            found = f"{found:>7}" if holds else self._ink("31", f"{found:>7}")
+            self._line(f"  {number}  {words}  {found}{of}{mark}")
+
+    def names(self, part: str, laws: Sequence["Law"]) -> None:
+        """The laws of a part without any verdict, by the names that `--law` takes."""
+        self._line("", "  " + self._ink("1", part))
+        for law in laws:
+            number = self._ink("36", law.number.ljust(self._number))
+            self._line(f"  {number}  {_padded(law.statement, self._words)}  {law.name}")
+
+    def last(self, holds: bool, words: Sequence[str]) -> None:
+        """The verdict, in a sentence or a few."""
+        self._line("")
+        mark = self._ink("32", "✓") if holds else self._ink("1;31", "✗")
+        for k, sentence in enumerate(words):
+            self._line(f"{'    ' if k else f'  {mark} '}{sentence}")
+
+    def _ink(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._colours and text.strip() else text
+
+    def _line(self, *lines: str) -> None:
+        for line in lines:
+            print(line.rstrip(), file=self._stream, flush=True)
+
+
+def _columns(text: str) -> int:
+    """How many columns a terminal takes for it: a dot above a letter takes none."""
+    return sum(not unicodedata.combining(character) for character in text)
+
+
+def _padded(text: str, width: int) -> str:
+    """The text in exactly so many columns."""
+    while _columns(text) > width:
+        text = text.removesuffix("…")[:-1] + "…"
+    return text + " " * (width - _columns(text))

@@ -1,6 +1,7 @@
 """Scalar formulas that keep their digits, and quadrature nodes."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +29,131 @@ def xlogx(x: Array) -> Array:
 
 
 def log1p_excess(u: Array) -> Array:
-    """(1 + u) log(1 + u) − u for u ≥ −1: u²/2 near 0, 1 at −1, never negative.
+    """(1 + u) log(1 + u) − u for u ≥ −1: u²/2 near 0, 1 at −1, never negative; right to 6 ε.
 
-    The difference loses every digit near 0. There it is u² ∫₀¹ (1−t)/(1+tu) dt by quadrature, whose
-    error for |u| < ¼ is below ε; beyond, the difference loses at most a factor of 30.
+    The difference loses every digit near 0. For −½ < u < 1 it is us(1 + s(1 + s)B) with
+    s = u/(2 + u), log(1 + u) = 2 artanh s and artanh s = s + s³B, whose series in s² < 1/9 is
+    short; beyond, the difference loses no more than a factor of 4.
     """
-    t, w = unit_nodes(8)
-    near = jnp.abs(u) < 0.25
-    v = jnp.where(near, u, 0.0)
-    inner = sum(float(wk * (1 - tk)) / (1 + float(tk) * v) for tk, wk in zip(t, w, strict=True))
+    near = _about_one(u, jnp.ones_like(u))
     far = jnp.where(near, 1.0, u)
-    return jnp.where(near, v * v * inner, xlogx(1 + far) - far)
+    return jnp.where(near, _small_log1p_excess(jnp.where(near, u, 0.0)), xlogx(1 + far) - far)
+
+
+def _small_log1p_excess(u: Array) -> Array:
+    """`log1p_excess` for −½ < u < 1."""
+    s = u / (2 + u)
+    return u * s * (1 + s * (1 + s) * _artanh_rest(s))
+
+
+def relative_entropy(
+    x: Array, y: Array, step: Array | None = None, log_y: Array | None = None
+) -> Array:
+    """x log(x/y) − x + y ≥ 0 for x ≥ 0 and y ≥ 0, entry by entry, to 8 ε; 0 only where x = y.
+
+    For ½ < x/y < 2 it is y((1+u) log(1+u) − u) with u = (x − y)/y. `step` is x − y and `log_y` is
+    log y, for whoever knows them better than a subtraction and a logarithm would.
+    """
+    step = x - y if step is None else step
+    near = _about_one(step, y)
+    u = jnp.where(near, step, 0.0) / jnp.where(near, y, 1.0)
+    far = ~near & (x != 0)  # where x = 0 there is no cross term, even if y = 0
+    cross = x * _log_quotient(x, y, log_y, far)
+    # −√x is there for its derivative at 0 only, −∞ as it should be.
+    edge = -jnp.sqrt(jnp.where(near | far, 1.0, x))
+    return jnp.where(near, y * _small_log1p_excess(u), jnp.where(far, cross, edge) - step)
+
+
+def log_excess(x: Array, y: Array, step: Array | None = None) -> Array:
+    """x/y − 1 − log(x/y) ≥ 0 for x > 0 and y > 0, entry by entry, to 8 ε; 0 only where x = y.
+
+    With u = (x − y)/y and s, B as in `log1p_excess` it is us(1 − 2sB/(2 + u)) for −½ < u < 1. `step`
+    is x − y, for whoever knows it better than a subtraction would.
+    """
+    step = x - y if step is None else step
+    u = step / y
+    near = _about_one(step, y)
+    v = jnp.where(near, u, 0.0)
+    s = v / (2 + v)
+    close = v * s * (1 - 2 * s * _artanh_rest(s) / (2 + v))
+    return jnp.where(near, close, u - _log_quotient(x, y, None, ~near))
+
+
+def log_quotient(x: Array, y: Array, step: Array | None = None) -> Array:
+    """log(x/y) for x > 0 and y > 0, to 3 ε of itself also where x is near y.
+
+    There it is 2 artanh s with s = (x − y)/(x + y): XLA's log1p is wrong by 117 ε in float64 at −0.4.
+    `step` is x − y, for whoever knows it better than a subtraction would.
+    """
+    step = x - y if step is None else step
+    near = _about_one(step, y)
+    u = jnp.where(near, step, 0.0) / jnp.where(near, y, 1.0)
+    s = u / (2 + u)
+    close = 2 * s * (1 + s * s * _artanh_rest(s))
+    return jnp.where(near, close, _log_quotient(x, y, None, ~near))
+
+
+def _about_one(step: Array, y: Array) -> Array:
+    """Is y positive and ½ < x/y < 2, where step = x − y?"""
+    return (step > -0.5 * y) & (step < y)
+
+
+def _log_quotient(x: Array, y: Array, log_y: Array | None, where: Array) -> Array:
+    """log(x/y) to a few ε, 0 but `where` asked: of the quotient as far as that is a normal number.
+
+    A difference of logarithms is rounded at their size: 70 ε at 1e30. Beyond, it is all there is.
+    """
+    info = jnp.finfo(x.dtype)
+    tiny, big = float(info.tiny), float(info.max)
+    x, y = jnp.where(where, x, 1.0), jnp.where(where, y, 1.0)
+    probe = jax.lax.stop_gradient(x / y)
+    over, under = ~(probe <= big), probe < tiny
+    if log_y is not None:
+        apart = over | under
+        log = jnp.log(jnp.where(apart, x, x / jnp.where(apart, 1.0, y)))
+        return log - jnp.where(apart, log_y, 0.0)
+    # Beyond, of the quotient by a power of two: there is one logarithm to compute.
+    half = math.floor(0.54 * math.log2(big))
+    down, up = 2.0**-half, 2.0**half
+    scaled = (x * jnp.where(over, down, jnp.where(under, up, 1.0))) / (
+        y * jnp.where(over, up, jnp.where(under, down, 1.0))
+    )
+    rest = 2 * half * math.log(2)
+    return jnp.log(scaled) + jnp.where(over, rest, jnp.where(under, -rest, 0.0))
+
+
+def _artanh_rest(s: Array) -> Array:
+    """B = (artanh s − s)/s³ = Σ s²ᵏ/(2k + 3) for |s| ≤ ⅓: s³B to the last digit of s."""
+    count = 8 if float(jnp.finfo(s.dtype).eps) > 1e-10 else 16
+    return _estrin([1 / (2 * k + 3) for k in range(count)], s * s)
+
+
+def exp_excess(x: Array) -> Array:
+    """exp x − 1 − x: x²/2 near 0, never negative. Near 0 by its series, beyond by the difference."""
+    near = jnp.abs(x) < 0.5
+    v, far = jnp.where(near, x, 0.0), jnp.where(near, 1.0, x)
+    return jnp.where(near, v * v * exp_series(v, 2), jnp.exp(far) - 1 - far)
+
+
+def expm1_ratio(x: Array) -> Array:
+    """(exp x − 1)/x, which is 1 at 0; smooth there, for autodiff too."""
+    near = jnp.abs(x) < 0.5
+    v, far = jnp.where(near, x, 0.0), jnp.where(near, 1.0, x)
+    return jnp.where(near, exp_series(v, 1), jnp.expm1(far) / far)
+
+
+def exp_series(x: Array, skip: int) -> Array:
+    """Σ xᵏ/(k + skip)! for |x| ≤ ½, to the last digit of float64."""
+    return _estrin([1 / math.factorial(k + skip) for k in range(16)], x)
+
+
+def _estrin(coefficients: list[float], x: Array) -> Array:
+    """Σ cₖxᵏ of 2ᵐ terms, by pairs, pairs of pairs and so on: a chain would wait at each step."""
+    parts: list = list(coefficients)
+    while len(parts) > 1:
+        parts = [a + x * b for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        x = x * x
+    return parts[0]
 
 
 def logsumexp0(x: Array) -> Array:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dualflat.geometry import linalg, solve
-from dualflat.geometry.metric import gradient
+from dualflat.geometry import solve
+from dualflat.geometry._tree import compiled
+from dualflat.geometry.metric import gradient, metric_operator
 from dualflat.geometry.potential import (
     Potential,
     as_potential,
@@ -20,7 +21,7 @@ from dualflat.geometry.potential import (
     knowledge,
     starting_point,
 )
-from dualflat.geometry.solve import Solution
+from dualflat.geometry.solve import Solution, Status
 
 
 def to_eta(psi: Potential, theta: Array) -> Array:
@@ -63,7 +64,9 @@ def to_theta(psi: Potential, eta: Array, init: Array | None = None) -> Array:
     if closed is None:
         return dual_point(psi, eta, init).value
     (eta,) = checked_points(psi, "to_theta", eta=eta)
-    return closed(eta)
+    theta = closed(eta)
+    # What a closed form has flagged is NaN in the derivative too.
+    return theta + eta * jnp.where(jnp.isnan(theta), jnp.nan, 0.0).astype(eta.dtype)
 
 
 def dual_point(psi: Potential, eta: Array, init: Array | None = None) -> Solution:
@@ -109,11 +112,31 @@ def _search(
 
 @jax.custom_jvp
 def _dual_point(psi: Potential, eta: Array, init: Array) -> Solution:
-    test = knowledge(psi, "in_domain")
-    return solve.newton(psi, eta, init, in_domain=test)
+    test, reach = knowledge(psi, "in_domain"), knowledge(psi, "in_dual_domain")
+
+    def slope(theta):
+        return gradient(psi, theta)
+
+    if eta.shape[0] == 1:
+        # ψ′ may well be finite where ψ is not, as that of −log θ is for θ < 0.
+        found = solve.bracketed(
+            eta, init, gradient=slope, in_domain=lambda theta: in_domain(psi, theta)
+        )
+    else:
+        found = solve.newton(
+            psi,
+            eta,
+            init,
+            gradient=None if knowledge(psi, "to_eta") is None else slope,
+            hessian=lambda theta: metric_operator(psi, theta),
+            in_domain=test,
+        )
+    if reach is None:
+        return found
+    return solve.refused(found, ~reach(eta), Status.UNREACHABLE)
 
 
-_dual_point_compiled = jax.jit(_dual_point)  # a search outside jit compiles once per ψ and shape
+_dual_point_compiled = compiled(_dual_point)  # a search outside jit compiles once per ψ and shape
 
 
 @_dual_point.defjvp
@@ -122,8 +145,8 @@ def _dual_point_jvp(primals, tangents):
     psi_dot, eta_dot, _ = tangents
     found = _dual_point(psi, eta, init)
     theta = found.value
-    _, drift = jax.jvp(lambda p: jax.grad(p)(theta), (psi,), (psi_dot,))
-    theta_dot = linalg.solve_pd(jax.hessian(psi)(theta), eta_dot - drift)
+    _, drift = jax.jvp(lambda p: gradient(p, theta), (psi,), (psi_dot,))
+    theta_dot = metric_operator(psi, theta).solve(eta_dot - drift)
     still = jax.custom_derivatives.zero_from_primal((found.status, found.steps))
     return found, Solution(theta_dot, *still)
 
@@ -165,7 +188,7 @@ def _conjugate(psi: Potential, eta: Array, init: Array) -> Array:
     return theta @ eta - psi(theta)
 
 
-_conjugate_compiled = jax.jit(_conjugate)
+_conjugate_compiled = compiled(_conjugate)
 
 
 @_conjugate.defjvp

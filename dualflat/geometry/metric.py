@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dualflat.geometry import linalg
+from dualflat.geometry import operators
+from dualflat.geometry.operators import Operator
 from dualflat.geometry.potential import Potential, checked_points, in_domain, knowledge
 
 
@@ -12,6 +13,18 @@ def gradient(psi: Potential, theta: Array) -> Array:
     """∇ψ(θ), by the closed form where ψ has one. No checks: `to_eta` is the public door."""
     closed = knowledge(psi, "to_eta")
     return jax.grad(psi)(theta) if closed is None else closed(theta)
+
+
+def metric_operator(psi: Potential, theta: Array) -> Operator:
+    """G(θ) as an operator: the potential's own where it knows the structure of ∇²ψ. No checks.
+
+    Otherwise the Jacobian of ∇ψ: a matrix up to n = 1024, and beyond that products Gv by one
+    forward derivative, with G⁻¹w by conjugate gradients. Nothing of size n² is then formed.
+    """
+    known = knowledge(psi, "hessian")
+    if known is not None:
+        return known(theta)
+    return operators.jacobian(jax.tree_util.Partial(gradient, psi), theta)
 
 
 def metric(psi: Potential, theta: Array) -> Array:
@@ -30,8 +43,7 @@ def metric(psi: Potential, theta: Array) -> Array:
            [-0.06,  0.21]], dtype=float32)
     """
     (theta,) = checked_points(psi, "metric", theta=theta)
-    g = jax.jacfwd(lambda t: gradient(psi, t))(theta)
-    return jnp.where(in_domain(psi, theta), (g + g.T) / 2, jnp.nan)
+    return jnp.where(in_domain(psi, theta), metric_operator(psi, theta).dense(), jnp.nan)
 
 
 def inverse_metric(psi: Potential, theta: Array) -> Array:
@@ -39,7 +51,40 @@ def inverse_metric(psi: Potential, theta: Array) -> Array:
 
     NaN where G is not positive definite in the precision at hand.
     """
-    return linalg.inverse_pd(metric(psi, theta))
+    (theta,) = checked_points(psi, "inverse_metric", theta=theta)
+    inverse = operators.Inverse(metric_operator(psi, theta)).dense()
+    return jnp.where(in_domain(psi, theta), inverse, jnp.nan)
+
+
+def log_det_metric(psi: Potential, theta: Array) -> Array:
+    """log det G(θ), shape (): twice the log density of Jeffreys' prior, up to a constant.
+
+    From pivots, never from a determinant, which over- and underflows. NaN outside the domain and
+    where G is not positive definite in this precision.
+
+    >>> from dualflat.geometry.families.categorical import Categorical
+    >>> log_det_metric(Categorical(2), jnp.log(jnp.array([0.4, 0.6]))).round(4)  # Σ log pⱼ
+    Array(-3.5066, dtype=float32)
+    """
+    (theta,) = checked_points(psi, "log_det_metric", theta=theta)
+    return jnp.where(in_domain(psi, theta), metric_operator(psi, theta).logdet(), jnp.nan)
+
+
+def metric_root(psi: Potential, theta: Array, z: Array) -> Array:
+    """Sz for a square root of the metric, SSᵀ = G(θ): white noise z becomes a covector at θ.
+
+    S is the Cholesky factor, or the root of the structure that ψ knows; it is one fixed linear
+    map at θ. `raise_index` of the result is a vector whose covariance is G⁻¹.
+
+    Args:
+      psi: the potential.
+      theta, z: shape (n,).
+
+    Returns:
+      shape (n,); NaN outside the domain and where G is not positive definite in this precision.
+    """
+    theta, z = checked_points(psi, "metric_root", theta=theta, z=z)
+    return jnp.where(in_domain(psi, theta), metric_operator(psi, theta).root(z), jnp.nan)
 
 
 def curvature(psi: Potential, theta: Array, v: Array) -> Array:
@@ -64,13 +109,18 @@ def lower_index(psi: Potential, theta: Array, vector: Array) -> Array:
 
     Args:
       psi: the potential.
-      theta, vector: shape (n,).
+      theta, vector: shape (n,). O(n) where ψ knows the structure of G, otherwise one derivative
+        of ∇ψ along v.
 
     Returns:
       shape (n,); NaN outside the domain.
     """
     theta, vector = checked_points(psi, "lower_index", theta=theta, vector=vector)
-    lowered = jax.jvp(lambda t: gradient(psi, t), (theta,), (vector,))[1]
+    known = knowledge(psi, "hessian")
+    if known is None:
+        lowered = jax.jvp(lambda t: gradient(psi, t), (theta,), (vector,))[1]
+    else:
+        lowered = known(theta).apply(vector)
     return jnp.where(in_domain(psi, theta), lowered, jnp.nan)
 
 
@@ -79,7 +129,8 @@ def raise_index(psi: Potential, theta: Array, covector: Array) -> Array:
 
     Args:
       psi: the potential.
-      theta, covector: shape (n,).
+      theta, covector: shape (n,). O(n) where ψ knows the structure of G; otherwise a Cholesky
+        solve up to n = 1024, and conjugate gradients beyond, without any matrix.
 
     Returns:
       shape (n,); NaN outside the domain and where G is not positive definite in this precision.
@@ -90,4 +141,5 @@ def raise_index(psi: Potential, theta: Array, covector: Array) -> Array:
     Array([3., 4.], dtype=float32)
     """
     theta, covector = checked_points(psi, "raise_index", theta=theta, covector=covector)
-    return linalg.solve_pd(metric(psi, theta), covector)
+    raised = metric_operator(psi, theta).solve(covector)
+    return jnp.where(in_domain(psi, theta), raised, jnp.nan)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dualflat.geometry._tree import as_tree
+
 
 @runtime_checkable
 class Potential(Protocol):
@@ -14,7 +16,8 @@ class Potential(Protocol):
 
     Implementations are pytrees, so that their own parameters can be differentiated; a plain
     function will do as well. A point is an array of shape (n,), and so is a covector; a batch is
-    the caller's `jax.vmap`.
+    the caller's `jax.vmap`. What is compiled for a ψ that is no pytree is found again by its hash:
+    attributes of such an object that change afterwards are not seen.
 
     A potential may know more than its values. What it knows is found by attribute, is never
     required, and only makes things faster, safer or more accurate:
@@ -23,11 +26,15 @@ class Potential(Protocol):
     | --- | --- |
     | `dim` | n; shapes are then checked before tracing |
     | `in_domain(theta)` | bool (): is θ inside the open convex set? NaN must answer False |
+    | `in_dual_domain(eta)` | bool (): is η in the open image of ∇ψ? NaN must answer False |
     | `starting_point(dtype)` | a θ (n,) inside the domain where a search may begin |
+    | `guess(eta)` | a better one: a θ (n,) inside the domain, near the one with ∇ψ(θ) = η |
     | `to_eta(theta)` | ∇ψ(θ) |
     | `to_theta(eta)` | the θ with ∇ψ(θ) = η; NaN where there is none |
     | `conjugate(eta)` | φ(η) = sup ⟨θ,η⟩ − ψ(θ), on the closure of the range of ∇ψ; NaN beyond |
+    | `hessian(theta)` | ∇²ψ(θ) as a structured operator, see `operators` |
     | `curvature(theta, v)` | vᵀ∇²ψ(θ)v, as a sum of nonnegative terms |
+    | `divergence(theta, base)` | D(θ, θ′) ≥ 0, free of cancellation, 0 only at equality |
     | `gap(theta, eta)` | ψ(θ) + φ(η) − ⟨θ,η⟩, free of cancellation |
 
     Outside its domain ψ should be NaN (or +∞ if the limit is). `in_domain` is asked as well,
@@ -50,10 +57,12 @@ def in_domain(psi: Potential, theta: Array) -> Array:
     return jnp.isfinite(psi(theta)) if test is None else test(theta)
 
 
-def starting_point(psi: Potential, like: Array) -> Array:
-    """Where a search for θ begins: the potential's own starting point, otherwise the origin."""
-    start = knowledge(psi, "starting_point")
-    return jnp.zeros_like(like) if start is None else start(like.dtype)
+def starting_point(psi: Potential, eta: Array) -> Array:
+    """Where a search for θ(η) begins: the potential's guess or starting point, else the origin."""
+    guess, start = knowledge(psi, "guess"), knowledge(psi, "starting_point")
+    if guess is not None:
+        return guess(eta)
+    return jnp.zeros_like(eta) if start is None else start(eta.dtype)
 
 
 def as_potential(psi: Potential, point: Array) -> Potential:
@@ -63,7 +72,15 @@ def as_potential(psi: Potential, point: Array) -> Potential:
     values that a plain function closes over would be invisible to them.
     """
     if not jax.tree_util.all_leaves([psi]):
-        return psi
+        return as_tree(psi)
+    try:
+        hash(psi)
+    except TypeError as error:
+        raise TypeError(
+            f"ψ is a {type(psi).__name__}, which has no hash: what is compiled for it could not be"
+            " found again. Register its class as a pytree (`jax.tree_util.register_dataclass`), or"
+            " make it a frozen dataclass."
+        ) from error
     convert: Any = jax.closure_convert  # its stub wants concrete example types
     pure, constants = convert(psi, point)
     if not constants:

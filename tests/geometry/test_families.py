@@ -106,6 +106,73 @@ def test_a_saturated_categorical_keeps_its_digits(dtype, x64):
         assert to_eta(psi, theta)[1] > 0
 
 
+def kl_of_logits(theta, base):
+    """Σ qⱼ log qⱼ/pⱼ in enough digits for every q there is."""
+    with mp.workdps(900):
+        p, q = ([mp.mpf(0), *(mp.mpf(float(x)) for x in point)] for point in (theta, base))
+        zp, zq = (mp.log(mp.fsum(mp.exp(x) for x in point)) for point in (p, q))
+        return mp.fsum(mp.exp(b - zq) * (b - zq - a + zp) for a, b in zip(p, q, strict=True))
+
+
+FAINT = {  # (θ, base): an outcome, or the reference, whose q is no normal number or not worth one
+    "f32": (
+        ([-57.0], [-95.0]),
+        ([57.0], [95.0]),  # the reference's odds are 0
+        ([-80.0], [-87.5]),
+        ([-1000.0], [-90.0]),  # q |d|, with q below the smallest normal number
+        ([0.0], [-95.0]),
+        ([10.0], [-85.0]),
+        ([-57.25, 3.0, 3.5], [-95.5, 2.0, 2.5]),
+        ([40.8125, 41.125], [30.125, 30.4375]),  # two that share a saturated law
+        ([-60.0, -61.0], [-100.0, -200.0]),
+        ([60.0, 61.0, 40.0], [95.0, 96.0, 94.0]),
+    ),
+    "f64": (
+        ([-500.0], [-800.0]),
+        ([500.0], [800.0]),
+        ([-705.0], [-709.5]),
+        ([-1e4], [-710.0]),
+        ([0.0], [-800.0]),
+        ([40.8125, 41.125], [30.125, 30.4375]),
+        ([-500.5, -600.0, 2.5], [-800.25, -1e5, 2.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+def test_outcomes_too_faint_for_a_number_still_count(dtype, x64):
+    """KL where q is 0 in this precision and p is not; the worst found is 1.6e-6 and 2e-16."""
+    bound = 1e-5 if dtype == np.float32 else 1e-14
+    for theta, base in FAINT["f32" if dtype == np.float32 else "f64"]:
+        psi = Categorical(len(theta))
+        points = jnp.array(theta, dtype), jnp.array(base, dtype)
+        found = jax.jit(lambda t, b, psi=psi: bregman(psi, t, b))(*points)
+        truth = kl_of_logits(theta, base)
+        assert found.dtype == dtype
+        assert abs(mp.mpf(float(found)) - truth) <= bound * truth, (theta, base, found)
+        batch = jax.vmap(lambda t, b, psi=psi: bregman(psi, t, b))(*(x[None] for x in points))
+        np.testing.assert_array_equal(batch[0], found)
+        assert bregman(psi, points[1], points[1]) == 0
+        slope = jax.grad(lambda t, b, psi=psi: psi.divergence(t, b), argnums=(0, 1))(*points)
+        assert np.isfinite(slope).all(), (theta, base)
+
+
+def test_the_divergence_of_laws_without_an_outcome(x64):
+    """q = 0 costs −log(1 − p), q > 0 = p is infinitely far, however small q is."""
+    for dtype in (np.float32, np.float64):
+        for theta, base, truth in (
+            ([-np.inf, 1.0], [-np.inf, 1.0], 0.0),
+            ([0.0], [-np.inf], np.log(2.0)),
+            ([-np.inf, np.log(3.0)], [-np.inf, 0.0], np.log(2.0) - 0.5 * np.log(3.0)),
+            ([-np.inf, 1.0], [0.0, 1.0], np.inf),
+            ([-np.inf, 1.0], [5.0, 1.0], np.inf),
+            ([-np.inf, 1.0], [-1000.0, 1.0], np.inf),
+        ):
+            psi = Categorical(len(theta))
+            found = bregman(psi, jnp.array(theta, dtype), jnp.array(base, dtype))
+            np.testing.assert_allclose(found, truth, rtol=8 * np.finfo(dtype).eps)
+
+
 def test_curvature_is_the_metric(x64):
     rng = np.random.default_rng(20263)
     for psi, theta in (

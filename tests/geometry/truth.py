@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
@@ -32,6 +33,36 @@ class Exact:
         slope = sum(g * (a - b) for g, a, b in zip(self.gradient(q), p, q, strict=True))
         return self.value(p) - self.value(q) - slope
 
+    def jensen(self, theta, other, s):
+        """(1−s)ψ(θ) + sψ(θ′) − ψ((1−s)θ + sθ′)."""
+        p, q = [[mp.mpf(float(x)) for x in point] for point in (theta, other)]
+        m = [(1 - s) * a + s * b for a, b in zip(p, q, strict=True)]
+        return (1 - s) * self.value(p) + s * self.value(q) - self.value(m)
+
+    def renyi(self, theta, other, order):
+        if order == 1:
+            return self.bregman(other, theta)
+        return self.jensen(theta, other, 1 - order) / (1 - order)
+
+    def alpha(self, theta, other, alpha):
+        if abs(alpha) == 1:
+            return self.bregman(*(theta, other)[:: int(alpha)])
+        s = (1 + alpha) / 2
+        return -mp.expm1(-self.jensen(theta, other, s)) / (s * (1 - s))
+
+    def chernoff(self, theta, other):
+        """The information and the exponent, by bisection on the slope."""
+        p, q = [[mp.mpf(float(x)) for x in point] for point in (theta, other)]
+        low, high, rise = mp.mpf(0), mp.mpf(1), self.value(q) - self.value(p)
+        while high - low > mp.mpf(10) ** -40:
+            s = (low + high) / 2
+            m = [(1 - s) * a + s * b for a, b in zip(p, q, strict=True)]
+            slope = sum(
+                g * (b - a) for g, a, b in zip(self.gradient(m), p, q, strict=True)
+            )  # of ψ(m); rises from below the chord's to above
+            low, high = (s, high) if slope < rise else (low, s)
+        return self.jensen(theta, other, s), s
+
 
 def _categorical_gradient(theta):
     total = 1 + sum(mp.exp(t) for t in theta)
@@ -46,6 +77,8 @@ def _matrices(theta, d=2):
 
 def _gaussian_value(theta):
     h, precision = _matrices(theta)
+    if precision[0, 0] <= 0 or mp.det(precision) <= 0:
+        return mp.inf
     quadratic = (h.T * mp.inverse(precision) * h)[0]
     return (quadratic - mp.log(mp.det(precision)) + 2 * mp.log(2 * mp.pi)) / 2
 
@@ -68,6 +101,14 @@ def _user_gradient(theta):
     slopes = [mp.exp(t) + square * t for t in theta]
     slopes[0] += 1 / (1 + mp.exp(-theta[0]))
     return slopes
+
+
+def log_sum_exp(theta):
+    return jax.nn.logsumexp(theta)
+
+
+def burg(theta):
+    return -jnp.log(-theta).sum()
 
 
 EXACT = {
@@ -93,6 +134,25 @@ EXACT = {
         _user_gradient,
     ),
 }
+# Bare functions where the two forms have most to bear: a value of 1e4 with a bend of size 1, and
+# coordinates eleven orders of magnitude apart. Steps along `direction`, of its own length.
+HARD = {
+    "log-sum-exp at 1e4": Exact(
+        log_sum_exp,
+        np.array([1e4, 1e4 + 0.75, 1e4 - 1.5]),
+        np.array([0.5, -0.25, 1.0]),
+        lambda t: t[0] + mp.log(sum(mp.exp(x - t[0]) for x in t)),
+        lambda t: [1 / sum(mp.exp(y - x) for y in t) for x in t],
+    ),
+    "burg at many scales": Exact(
+        burg,
+        np.array([-(2.0**-20), -1.5, -(2.0**17)]),
+        np.array([-(2.0**-21), 0.125, -(2.0**15)]),
+        lambda t: -sum(mp.log(-x) for x in t),
+        lambda t: [-1 / x for x in t],
+    ),
+}
+STEPS = (1e-6, 1e-3, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 DISTANCES = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 

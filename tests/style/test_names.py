@@ -74,7 +74,7 @@ def places(text):
 
 def test_no_text_names_a_folder_of_one_machine():
     files = texts()
-    assert {"README.md", "pyproject.toml", "cli.py", "01_geometry.py"} <= {
+    assert {"README.md", "pyproject.toml", "cli.py", "01_three_minute_recipe.py"} <= {
         file.name for file in files
     }
     found = {

@@ -62,7 +62,7 @@ def test_every_session_prints_what_it_shows():
 
 def test_every_command_is_understood():
     words = [*commands(README), *commands(TRAINING)]
-    assert {command[0] for command in words} == {"train", "launch", "predict"}
+    assert {command[0] for command in words} == {"train", "launch", "predict", "verify"}
     for command in words:
         cli.build_parser().parse_args(cli.hyphenated(command))
         if command[0] == "launch":
@@ -81,8 +81,9 @@ def test_a_flag_that_is_not_known_is_found():
     assert unknown_flags("use `--max-stepps 3` or --mesh") == {"--max-stepps"}
 
 
-def test_training_md_explains_every_flag():
-    explained = set(re.findall(r"`(--[a-z-]+)", TRAINING))
+def test_the_documents_explain_every_flag():
+    lecture = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")  # verify's
+    explained = set(re.findall(r"`(--[a-z-]+)", TRAINING + lecture))
     assert flags(cli.build_parser()) - {"-h", "--help", "--version"} <= explained
 
 

@@ -1,18 +1,25 @@
 """Laws on finitely many outcomes."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dualflat.geometry import _numerics
+from dualflat.geometry import _numerics, special
+from dualflat.geometry._logits import Logits
+from dualflat.geometry._tree import register, settle_size
+from dualflat.geometry.algebra import Scaled
+from dualflat.geometry.families import _counts
+from dualflat.geometry.families._image import Borrowed
+from dualflat.geometry.families._scalar import counts_from, on_support
+from dualflat.geometry.families.binomial import Binomial
+from dualflat.geometry.families.dirichlet import Dirichlet
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclasses.dataclass(frozen=True)
-class Categorical:
+class Categorical(Logits):
     """Laws on {0, …, n} that give every outcome a positive probability.
 
         θᵢ = log pᵢ/p₀,    ηᵢ = pᵢ,    ψ(θ) = log(1 + Σ exp θᵢ),    φ(η) = Σ pⱼ log pⱼ,
@@ -28,106 +35,180 @@ class Categorical:
     Attributes:
       n: outcomes minus one, at least 1. Holds no arrays: a point is an array of shape (n,).
 
+    >>> import jax.numpy as jnp
     >>> psi = Categorical(2)
-    >>> psi(jnp.array([0.0, 0.0])).round(4)  # log 3
-    Array(1.0986, dtype=float32)
+    >>> psi.log_probabilities(jnp.array([0.0, 0.0])).round(4)  # −log 3, thrice
+    Array([-1.0986, -1.0986, -1.0986], dtype=float32)
     """
-
-    n: int = dataclasses.field(metadata={"static": True})
-
-    def __post_init__(self):
-        if not isinstance(self.n, int) or self.n < 1:
-            raise ValueError(
-                f"Categorical: n is {self.n!r}. Wanted an integer of at least 1: the number of"
-                " outcomes minus one."
-            )
-
-    @property
-    def dim(self) -> int:
-        """The dimension of the manifold, n."""
-        return self.n
-
-    def __call__(self, theta: Array, /) -> Array:
-        """ψ(θ) = log(1 + Σ exp θᵢ), a scalar."""
-        return _numerics.logsumexp0(theta)
-
-    def in_domain(self, theta: Array) -> Array:
-        """Is every θᵢ below +∞? NaN is not."""
-        return (theta < jnp.inf).all()
-
-    def starting_point(self, dtype: Any) -> Array:
-        """The uniform law, θ = 0."""
-        return jnp.zeros(self.n, dtype)
 
     def log_probabilities(self, theta: Array) -> Array:
         """log pⱼ for j = 0, …, n, shape (n + 1,); relatively accurate also where p is near 1."""
         return self._log_probabilities(theta)[0]
 
-    def _log_probabilities(self, theta: Array) -> tuple[Array, Array]:
-        """The log-probabilities, and a mask of shape (n + 1,) that marks one most probable outcome.
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(): an event is the number of an outcome."""
+        return ()
 
-        With q the other outcomes' odds against it, log p = −log1p(Σq) there, and log q − log1p(Σq)
-        elsewhere: nothing is subtracted from anything of its own size.
-        """
-        full = jnp.concatenate([jnp.zeros(1, theta.dtype), theta])
-        is_top = jnp.arange(self.n + 1) == jnp.argmax(full)
-        top = jnp.where(is_top, full, 0.0).sum()
-        lead = full - jnp.where(top < jnp.inf, top, jnp.nan)
-        rest = jnp.where(is_top, 0.0, jnp.exp(lead)).sum()
-        return lead - jnp.log1p(rest), is_top
+    def statistic(self, x: Array) -> Array:
+        """1 at the place of outcome x, shape (n,); all 0 for the reference."""
+        return (x == jnp.arange(1, self.n + 1)).astype(x.dtype)
 
-    def to_eta(self, theta: Array) -> Array:
-        """ηᵢ = pᵢ = exp θᵢ / (1 + Σ exp θⱼ), shape (n,)."""
-        top = jnp.max(theta, initial=0.0)
-        m = jax.lax.stop_gradient(jnp.where(top < jnp.inf, top, jnp.nan))
-        odds = jnp.exp(theta - m)
-        return odds / (odds.sum() + jnp.exp(-m))
+    def log_base(self, x: Array) -> Array:
+        """0; −∞ but for 0, 1, …, n."""
+        return on_support(x, counts_from(0, x) & (x <= self.n), jnp.zeros_like(x))
 
-    def to_theta(self, eta: Array) -> Array:
-        """θᵢ = log ηᵢ/η₀ with η₀ = 1 − Σ ηᵢ, shape (n,); NaN unless every ηⱼ is positive.
+    def log_saturated(self, x: Array) -> Array:
+        """0: the law whose mean is T(x) is certain."""
+        return jnp.zeros_like(x)
 
-        η₀ is summed with its rounding carried along: that it is small is no reason to lose it.
-        """
-        rest = _numerics.one_minus_sum(eta)
-        inside = (eta > 0).all() & (rest > 0)
-        log_eta = jnp.log(jnp.where(inside, eta, jnp.nan))
-        return log_eta - jnp.log(jnp.where(inside, rest, jnp.nan))
+    def mean_log_base(self, theta: Array) -> Array:
+        """0."""
+        return jnp.zeros((), theta.dtype)
 
-    def conjugate(self, eta: Array) -> Array:
-        """φ(η) = Σ ηⱼ log ηⱼ, minus the entropy; 0 log 0 = 0 on the edge, NaN outside the simplex.
+    def entropy(self, theta: Array) -> Array:
+        """−Σ pⱼ log pⱼ, all terms of one sign; 0 where pⱼ = 0."""
+        logs = self.log_probabilities(theta)
+        p = jnp.exp(logs)
+        return -jnp.where(p > 0, p * logs, 0.0).sum()
 
-        An η₀ = 1 − Σ ηᵢ that rounding has made negative is outside: renormalise before.
-        """
-        return _numerics.xlogx(self._complete(eta)).sum()
+    def draw(self, key: Array, theta: Array, shape: tuple[int, ...]) -> Array:
+        """Numbers of outcomes."""
+        logits = jnp.concatenate([jnp.zeros(1, theta.dtype), theta])
+        return jax.random.categorical(key, logits, shape=shape).astype(theta.dtype)
 
-    def curvature(self, theta: Array, v: Array) -> Array:
-        """vᵀ∇²ψ(θ)v = Var_p(v), with v₀ = 0, as a sum of squares.
+    def prior(self) -> Dirichlet:
+        """Laws of the probabilities."""
+        return Dirichlet(self.n + 1)
 
-        Deviations are taken from the most probable outcome, whose own deviation from the mean is
-        then a sum over the others: a saturated law keeps the digits of its tiny variance.
-        """
-        log_p, is_top = self._log_probabilities(theta)
-        p = jnp.exp(log_p)
-        full = jnp.concatenate([jnp.zeros(1, v.dtype), v])
-        deviation = full - jnp.where(is_top, full, 0.0).sum()
-        return p @ (deviation - p @ deviation) ** 2
+    def law_of(self, parameter: Array) -> Array:
+        """θ at the probabilities."""
+        return self.from_usual(parameter)
 
-    def gap(self, theta: Array, eta: Array) -> Array:
-        """ψ(θ) + φ(η) − ⟨θ, η⟩ = KL(η‖p) = Σ (ηⱼ log ηⱼ/pⱼ − ηⱼ + pⱼ), for η in the closed simplex.
+    def prior_step(self, weight: Array, total: Array) -> Array:
+        """How often each outcome came, shape (n + 1,)."""
+        return jnp.concatenate([weight[None] - total.sum(), total])
 
-        Every term is nonnegative; near ηⱼ = pⱼ it is pⱼ((1+u) log(1+u) − u) with u = ηⱼ/pⱼ − 1.
-        """
-        log_p, _ = self._log_probabilities(theta)
-        p, full = jnp.exp(log_p), self._complete(eta)
-        near = jnp.abs(full - p) < 0.25 * p
-        u = jnp.where(near, full - p, 0.0) / jnp.where(near, p, 1.0)
-        # Where p is exactly 0 so is its term, if η is 0 as well.
-        cross = jnp.where(full == 0, 0.0, full * jnp.where(full == 0, 0.0, log_p))
-        far = _numerics.xlogx(full) - cross - full + p
-        return jnp.where(near, p * _numerics.log1p_excess(u), far).sum()
+    def to_usual(self, theta: Array) -> dict[str, Array]:
+        """`probabilities` of the outcomes 0, …, n, shape (n + 1,)."""
+        return {"probabilities": jnp.exp(self.log_probabilities(theta))}
 
-    def _complete(self, eta: Array) -> Array:
-        """(η₀, η₁, …, ηₙ), NaN throughout outside the closed simplex."""
-        rest = _numerics.one_minus_sum(eta)
-        inside = (eta >= 0).all() & (rest >= 0)
-        return jnp.where(inside, jnp.concatenate([rest[None], eta]), jnp.nan)
+    def from_usual(self, probabilities: Array) -> Array:
+        """θᵢ = log pᵢ/p₀; NaN unless all pⱼ > 0 and Σ pⱼ = 1 to a few roundings."""
+        return log_odds(probabilities, self.n, "Categorical")
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Multinomial(Borrowed):
+    """Counts of the outcomes 0, …, n of m independent trials; with respect to counting.
+
+        T(x) = (x₁, …, xₙ),  h = m!/x₀! ⋯ xₙ!,    θᵢ = log pᵢ/p₀,    ηᵢ = mpᵢ,
+        ψ(θ) = m log(1 + Σ exp θᵢ),    m times the potential of `Categorical(n)`.
+
+    An event has shape (n + 1,), the counts of all outcomes, which sum to m.
+
+    Attributes:
+      n: outcomes minus one, at least 1.
+      trials: m, at least 1.
+
+    >>> Multinomial(2, 6).to_eta(jnp.zeros(2)).round(4)
+    Array([2., 2.], dtype=float32)
+    """
+
+    n: int = dataclasses.field(metadata={"static": True})
+    trials: int = dataclasses.field(metadata={"static": True})
+
+    def __post_init__(self):
+        settle_size(self, "n", 1, "the number of outcomes minus one")
+        settle_size(self, "trials", 1, "the number of trials")
+
+    def _source(self) -> Scaled:
+        return Scaled(Categorical(self.n), float(self.trials))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(n + 1,): the counts of all outcomes."""
+        return (self.n + 1,)
+
+    def _inside(self, x: Array) -> Array:
+        return counts_from(0, x).all() & (x.sum() == self.trials)
+
+    def statistic(self, x: Array) -> Array:
+        """(x₁, …, xₙ)."""
+        return x[1:]
+
+    def log_base(self, x: Array) -> Array:
+        """log m!/x₀! ⋯ xₙ!; −∞ but for counts that sum to m."""
+        inside = self._inside(x)
+        whole = special.log_gamma(jnp.asarray(self.trials + 1.0, x.dtype))
+        ways = whole - special.log_gamma(jnp.where(x >= 0, x, 0.0) + 1).sum()
+        return on_support(x.sum(), inside, ways)
+
+    def log_saturated(self, x: Array) -> Array:
+        """log of the probability of x under p = x/m."""
+        whole = special.log_factorial_excess(jnp.asarray(float(self.trials), x.dtype))
+        return whole - special.log_factorial_excess(jnp.where(x >= 0, x, 0.0)).sum()
+
+    def entropy(self, theta: Array) -> Array:
+        """Σⱼ E[Xⱼ log Xⱼ/mpⱼ − Xⱼ + mpⱼ + c(Xⱼ)] − c(m) of binomial counts Xⱼ, c = log x! − x log x + x."""
+        m = jnp.asarray(float(self.trials), theta.dtype)
+        log_p = Categorical(self.n).log_probabilities(theta)
+        least = -float(jnp.finfo(theta.dtype).tiny)
+        log_odds = log_p - _numerics.log1mexp(jnp.minimum(log_p, least))
+
+        def of_one(odds, log_mean):
+            def cost(x):
+                away = _numerics.relative_entropy(x, jnp.exp(log_mean), None, log_mean)
+                return away + special.log_factorial_excess(x)
+
+            one = Binomial(self.trials)
+            return _counts.mean_in_window(one, odds[None], float(self.trials), cost)
+
+        costs = jax.vmap(of_one)(log_odds, log_p + jnp.log(m))
+        return costs.sum() - special.log_factorial_excess(m)
+
+    def draw(self, key: Array, theta: Array, shape: tuple[int, ...]) -> Array:
+        """Counts, each binomial among the trials that those before it have left."""
+        logs = Categorical(self.n).log_probabilities(theta)
+        left = jnp.full(shape, float(self.trials), theta.dtype)
+        counts = []
+        for j, one in enumerate(jax.random.split(key, self.n)):
+            share = jnp.exp(logs[j] - jax.nn.logsumexp(logs[j:]))
+            drawn = jax.random.binomial(one, left, jnp.minimum(share, 1.0), shape, theta.dtype)
+            counts.append(drawn)
+            left = left - drawn
+        return jnp.stack([*counts, left], -1)
+
+    def prior(self) -> Dirichlet:
+        """Laws of the probabilities."""
+        return Dirichlet(self.n + 1)
+
+    def law_of(self, parameter: Array) -> Array:
+        """θ at the probabilities."""
+        return self.from_usual(parameter)
+
+    def prior_step(self, weight: Array, total: Array) -> Array:
+        """How often each outcome came, shape (n + 1,)."""
+        return jnp.concatenate([self.trials * weight[None] - total.sum(), total])
+
+    def to_usual(self, theta: Array) -> dict[str, Array]:
+        """`probabilities` of the outcomes, shape (n + 1,)."""
+        return Categorical(self.n).to_usual(theta)
+
+    def from_usual(self, probabilities: Array) -> Array:
+        """θᵢ = log pᵢ/p₀; NaN unless all pⱼ > 0 and Σ pⱼ = 1 to a few roundings."""
+        return log_odds(probabilities, self.n, "Multinomial")
+
+
+def log_odds(probabilities: Array, n: int, kind: str) -> Array:
+    """log pᵢ/p₀ for i = 1, …, n."""
+    p = jnp.asarray(probabilities)
+    p = p.astype(jnp.result_type(float, p))
+    if p.shape != (n + 1,):
+        raise ValueError(
+            f"{kind}: probabilities have shape {p.shape}. Wanted ({n + 1},), the reference first."
+        )
+    slack = 8 * (n + 1) * float(jnp.finfo(p.dtype).eps)
+    good = (p > 0).all() & (jnp.abs(p.sum() - 1) <= slack)
+    return jnp.where(good, _numerics.log_quotient(p[1:], jnp.broadcast_to(p[0], (n,))), jnp.nan)

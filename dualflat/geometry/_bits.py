@@ -1,0 +1,49 @@
+"""One bit with log-odds t, p = 1/(1 + exp −t): its entropy and divergences without lost digits."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from dualflat.geometry import _numerics
+
+
+def sigmoid(t: Array) -> Array:
+    """1/(1 + exp −t), relatively accurate on both sides."""
+    up = t >= 0
+    small = jnp.exp(jnp.where(up, -t, t))
+    return jnp.where(up, 1.0, small) / (1 + small)
+
+
+def bit_entropy(p: Array) -> Array:
+    """p log p + (1 − p) log(1 − p), 0 at both ends."""
+    certain = p == 1
+    q = jnp.where(certain, 0.0, p)
+    return _numerics.xlogx(p) + jnp.where(certain, 0.0, (1 - q) * jnp.log1p(-q))
+
+
+def softplus_divergence(t: Array, base: Array) -> Array:
+    """KL of the bit with log-odds `base` from the bit with log-odds t."""
+    p, q, log_p, log_q = _bit(t)
+    p_base, q_base, *_ = _bit(base)
+    # From the side on which exp stays small.
+    up = base > t
+    shrink = jnp.expm1(-jnp.abs(base - t))
+    step = jnp.where(up, -p_base * q, p * q_base) * shrink
+    one = _numerics.relative_entropy(p_base, p, step, log_p)
+    return one + _numerics.relative_entropy(q_base, q, -step, log_q)
+
+
+def _bit(t: Array) -> tuple[Array, Array, Array, Array]:
+    """p, 1 − p and their logarithms, from one exponential of −|t|."""
+    up = t >= 0
+    small = jnp.exp(jnp.where(up, -t, t))
+    whole, log_whole = 1 + small, jnp.log1p(small)
+    p, q = jnp.where(up, 1.0, small) / whole, jnp.where(up, small, 1.0) / whole
+    return p, q, jnp.where(up, 0.0, t) - log_whole, jnp.where(up, -t, 0.0) - log_whole
+
+
+def bit_gap(t: Array, p: Array, q: Array) -> Array:
+    """KL of the bit with probabilities (p of 1, q of 0) from the bit with log-odds t."""
+    p_law, q_law, log_p, log_q = _bit(t)
+    step = jnp.where(t > 0, q_law - q, p - p_law)  # from the smaller two
+    one = _numerics.relative_entropy(p, p_law, step, log_p)
+    return one + _numerics.relative_entropy(q, q_law, -step, log_q)

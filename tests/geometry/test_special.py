@@ -1,0 +1,176 @@
+"""The special functions against mpmath, where it hurts, in both precisions."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+from dualflat.geometry import special
+
+mp.mp.dps = 60
+ROOT = 1.4616321449683622  # of digamma
+
+# Beyond these sizes mpmath's own summation is slow, and two or three terms are exact.
+HUGE, TINY = 1e15, 1e-30
+
+
+def log_gamma(x):
+    return mp.loggamma(x) if x < HUGE else x * (mp.log(x) - 1) + log_gamma_excess(x)
+
+
+def polygamma(m):
+    sign = (-1) ** (m + 1)
+
+    def exact(x):
+        if x > HUGE:
+            head = mp.factorial(m - 1) / x**m if m else -mp.log(x)
+            half = mp.factorial(m) / (2 * x ** (m + 1))
+            return sign * (head + half + mp.factorial(m + 1) / (12 * x ** (m + 2)))
+        if x < TINY:  # ψ(x) = ψ(x + 1) − 1/x
+            return sign * mp.factorial(m) / x ** (m + 1) + mp.psi(m, 1)
+        return mp.psi(m, x)
+
+    return exact
+
+
+def log_gamma_excess(x):
+    if x > HUGE:
+        return (mp.log(2 * mp.pi) - mp.log(x)) / 2 + 1 / (12 * x)
+    return mp.loggamma(x) - x * mp.log(x) + x
+
+
+def digamma_excess(x):
+    return -1 / (2 * x) - 1 / (12 * x * x) if x > HUGE else polygamma(0)(x) - mp.log(x)
+
+
+def trigamma_deficit(x):
+    return mp.mpf(1) / 2 - 1 / (12 * x) if x > HUGE else x - 1 / polygamma(1)(x)
+
+
+# name: function, truth, the bound in ε (and in absolute ε, for what passes through zero unresolved)
+FUNCTIONS = {
+    "log_gamma": (special.log_gamma, log_gamma, 4, 0),
+    "digamma": (special.digamma, polygamma(0), 4, 0),
+    "trigamma": (special.trigamma, polygamma(1), 3, 0),
+    "polygamma 2": (lambda x: special.polygamma(2, x), polygamma(2), 6, 0),
+    "polygamma 5": (lambda x: special.polygamma(5, x), polygamma(5), 12, 0),
+    "polygamma 8": (lambda x: special.polygamma(8, x), polygamma(8), 18, 0),
+    "log_gamma_excess": (special.log_gamma_excess, log_gamma_excess, 4, 16),
+    "digamma_excess": (special.digamma_excess, digamma_excess, 64, 0),
+    "trigamma_deficit": (special.trigamma_deficit, trigamma_deficit, 32, 0),
+}
+
+
+def arguments(dtype):
+    rng = np.random.default_rng(20266)
+    largest = 300 if dtype == np.float64 else 36
+    near = np.array([1.0, 2.0, ROOT, 9.0, 0.5])
+    steps = rng.normal(size=(5, 8)) * np.repeat([1e-1, 1e-3, 1e-6, 1e-9], 2)
+    x = np.concatenate(
+        [
+            10 ** rng.uniform(-largest, largest, 60),
+            10 ** rng.uniform(-6, 6, 60),
+            rng.uniform(0, 20, 120),
+            (near[:, None] * (1 + steps)).ravel(),
+            near,
+            np.nextafter(near.astype(dtype), dtype(0)),
+            np.nextafter(near.astype(dtype), dtype(100)),
+        ]
+    )
+    return x.astype(dtype)
+
+
+def errors(found, x, exact, dtype, absolute):
+    """|found − truth| / (ε |truth| + absolute ε), leaving out what the dtype cannot hold."""
+    info = np.finfo(dtype)
+    worst = 0.0
+    for f, argument in zip(found, x, strict=True):
+        truth = exact(mp.mpf(float(argument)))
+        if info.tiny < abs(truth) < info.max:
+            error = abs(mp.mpf(float(f)) - truth) / (float(info.eps) * (abs(truth) + absolute))
+            worst = max(worst, float(error)) if error == error else np.inf
+    return worst
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+def test_everything_against_sixty_digits(dtype, x64):
+    x = arguments(dtype)
+    found = jax.jit(lambda x: {name: f[0](x) for name, f in FUNCTIONS.items()})(x)
+    for name, (_, exact, bound, absolute) in FUNCTIONS.items():
+        assert found[name].dtype == dtype
+        # Powers x⁻ᵐ below the smallest number are flushed before they are multiplied by (m − 1)!.
+        keep = (
+            slice(None) if "polygamma" not in name else x < (1e30 if dtype == np.float64 else 1e3)
+        )
+        worst = errors(found[name][keep], x[keep], exact, dtype, absolute / bound)
+        assert worst <= bound, (name, worst)
+
+
+def test_jax_would_fail_that(x64):
+    """The control: what everybody uses, at the same points."""
+    x = arguments(np.float64)
+    for theirs, exact in ((jax.scipy.special.digamma, polygamma(0)), (jax.lax.lgamma, log_gamma)):
+        assert errors(np.asarray(theirs(x)), x, exact, np.float64, 0) > 1e6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+def test_digamma_is_inverted(dtype, x64):
+    """To 4 ε, and what rounding y does to x, from −1e300 to the largest y that has an x."""
+    rng = np.random.default_rng(20267)
+    top, low = (709.0, -300.0) if dtype == np.float64 else (88.0, -36.0)
+    y = np.concatenate(
+        [
+            -(10 ** rng.uniform(-6, -low, 40)),
+            rng.uniform(-5, 5, 60),
+            rng.uniform(5, top, 40),
+            rng.normal(size=20) * 1e-6,
+            [0.0],
+        ]
+    ).astype(dtype)
+    found = jax.jit(special.inverse_digamma)(y)
+    assert found.dtype == dtype
+    for f, target in zip(found, y, strict=True):
+        x = guess = mp.mpf(float(f))
+        for _ in range(2):
+            x -= (polygamma(0)(x) - mp.mpf(float(target))) / polygamma(1)(x)
+        blur = 1 + abs(target) / (x * polygamma(1)(x))
+        assert abs(guess - x) <= 4 * np.finfo(dtype).eps * blur * x, (target, f, x)
+    ends = special.inverse_digamma(np.array([1e3, np.nan, -np.inf], dtype))
+    np.testing.assert_array_equal(ends, np.array([np.inf, np.nan, np.nan]))
+
+
+def test_derivatives_chain_to_any_order(x64):
+    """log Γ → digamma → trigamma → …, forwards and backwards, also of what has no rule of its own."""
+    x = jnp.array([0.3, ROOT, 2.0, 8.99, 9.0, 40.0])
+
+    for name, f, order, exact in (
+        ("log gamma", special.log_gamma, 3, polygamma(2)),
+        ("excess", special.log_gamma_excess, 2, lambda t: mp.psi(1, t) - 1 / t),
+        ("deficit", special.trigamma_deficit, 2, lambda t: mp.diff(trigamma_deficit, t, 2)),
+    ):
+        g = lambda t, f=f: f(t)  # noqa: E731
+        for k in range(order):
+            g = (jax.grad if k % 2 else jax.jacfwd)(g)
+        found = jax.jit(jax.vmap(g))(x)
+        truth = [float(exact(mp.mpf(float(t)))) for t in x]
+        np.testing.assert_allclose(found, truth, rtol=1e-12, atol=1e-13, err_msg=name)
+    slope = jax.vmap(jax.grad(jax.grad(special.inverse_digamma)))(special.digamma(x))
+    truth = [float(-mp.psi(2, t) / mp.psi(1, t) ** 3) for t in map(float, x)]
+    np.testing.assert_allclose(slope, truth, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_not_positive_is_nan_and_so_is_its_derivative(name, x64):
+    f = FUNCTIONS[name][0]
+    x = jnp.array([0.0, -0.5, -1.0, -np.inf, np.nan])
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(f)))(x)
+    assert np.isnan(value).all()
+    assert np.isnan(slope).all()
+
+
+def test_integers_and_orders():
+    np.testing.assert_allclose(special.digamma(2), 0.42278433, rtol=1e-6)
+    np.testing.assert_array_equal(special.polygamma(0, 2.5), special.digamma(2.5))
+    with pytest.raises(ValueError, match=r"order is -1\. Wanted an integer of at least 0"):
+        special.polygamma(-1, 1.0)
