@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -182,16 +181,6 @@ def ours(folder, steps):
     figures("dualflat on jax " + jax.__version__, windows, **more)
 
 
-def environment(folder):
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-    have = subprocess.run([python, "-c", "import tensorflow"], capture_output=True, check=False)
-    if have.returncode:
-        subprocess.run([python, "-m", "pip", "install", "-q", "tensorflow==2.21.*"], check=True)
-    return python
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -204,7 +193,10 @@ def main():
     args = parser.parse_args()
     if args.only:
         return {"tensorflow": tensorflow, "ours": ours}[args.only](args.data, args.steps)
-    pythons = {"tensorflow": environment(args.venv.absolute()), "ours": sys.executable}
+    from benchmarks.peers._environment import environment
+
+    python = environment(args.venv, "tensorflow", "tensorflow==2.21.*")
+    pythons = {"tensorflow": python, "ours": sys.executable}
     rates = {name: [] for name in pythons}
     for _ in range(args.rounds):
         for name, python in pythons.items():

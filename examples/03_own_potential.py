@@ -4,7 +4,7 @@
 Here ψ(θ) = log Σₖ exp⟨aₖ, θ⟩ for points aₖ of the plane: the laws on these points that have the
 greatest entropy for their mean η. The range of ∇ψ is the inside of the polygon they span.
 
-Run `python examples/02_own_potential.py`; what it prints stands in 02_own_potential.txt.
+Run `python examples/03_own_potential.py`; what it prints stands in 03_own_potential.txt.
 """
 
 import dataclasses
