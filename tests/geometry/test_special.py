@@ -140,6 +140,55 @@ def test_digamma_is_inverted(dtype, x64):
     np.testing.assert_array_equal(ends, np.array([np.inf, np.nan, np.nan]))
 
 
+def pairs(dtype):
+    """Arguments far apart, near each other and next to each other, of every size."""
+    rng = np.random.default_rng(20268)
+    largest = 300 if dtype == np.float64 else 30
+    base = 10 ** np.concatenate([rng.uniform(-largest, largest, 60), rng.uniform(-3, 3, 180)])
+    logs = rng.normal(size=base.size) * 10 ** rng.uniform(-8, 0.7, base.size)
+    x, base = (base * np.exp(logs)).astype(dtype), base.astype(dtype)
+    return np.concatenate([x, np.nextafter(base, dtype(np.inf))]), np.concatenate([base, base])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+def test_gaps_of_log_gamma_against_a_hundred_digits(dtype, x64):
+    x, base = pairs(dtype)
+    gaps = {
+        "whole": (special.log_gamma_gap, log_gamma, polygamma(0), 6),
+        "excess": (special.log_gamma_excess_gap, log_gamma_excess, digamma_excess, 12),
+    }
+    found = jax.jit(lambda x, base: {name: gap[0](x, base) for name, gap in gaps.items()})(x, base)
+    info = np.finfo(dtype)
+    for name, (_, value, slope, bound) in gaps.items():
+        assert found[name].dtype == dtype
+        assert (np.asarray(found[name]) >= 0).all()
+        worst = 0.0
+        with mp.workdps(100):
+            for f, a, b in zip(found[name], x, base, strict=True):
+                a, b = mp.mpf(float(a)), mp.mpf(float(b))
+                # The truths' own expansions do not bear the subtraction; a tiny step is flushed.
+                if max(a, b) > HUGE or abs(a - b) < info.tiny:
+                    continue
+                truth = value(a) - value(b) - (a - b) * slope(b)
+                if info.tiny < truth < info.max:
+                    worst = max(worst, float(abs(mp.mpf(float(f)) / truth - 1) / float(info.eps)))
+        assert worst <= bound, (name, worst)
+
+
+def test_a_gap_bends_as_log_gamma_does(x64):
+    """Its derivatives are those of log Γ from its second on, also where both arguments are one."""
+    base = jnp.array([1e-3, 0.7, 3.0, 40.0, 1e5])
+    x = base * jnp.array([1.0, 1 + 1e-9, 2.0, 0.9, 20.0])
+    slope = jax.vmap(jax.grad(special.log_gamma_gap))(x, base)
+    bend = jax.vmap(jax.grad(jax.grad(special.log_gamma_gap)))(x, base)
+    truth = [
+        float(mp.psi(0, a) - mp.psi(0, b))
+        for a, b in zip(map(mp.mpf, map(float, x)), map(mp.mpf, map(float, base)), strict=True)
+    ]
+    np.testing.assert_allclose(slope, truth, rtol=1e-13)
+    np.testing.assert_allclose(bend, [float(mp.psi(1, a)) for a in map(float, x)], rtol=1e-13)
+
+
 def test_derivatives_chain_to_any_order(x64):
     """log Γ → digamma → trigamma → …, forwards and backwards, also of what has no rule of its own."""
     x = jnp.array([0.3, ROOT, 2.0, 8.99, 9.0, 40.0])
