@@ -304,7 +304,7 @@ def log_gamma_gap(x: Array, base: Array) -> Array:
     return _numerics.relative_entropy(x, base) + log_gamma_excess_gap(x, base)
 
 
-def log_gamma_excess_gap(x: Array, base: Array) -> Array:
+def log_gamma_excess_gap(x: Array, base: Array, step: Array | None = None) -> Array:
     """The Bregman divergence of e = `log_gamma_excess`, which is convex; never negative, to 10 ε (measured).
 
     With k(x) = x²e″(x), which falls from 1 at 0 to ½ at infinity, and L = log x/x′ it is
@@ -314,10 +314,11 @@ def log_gamma_excess_gap(x: Array, base: Array) -> Array:
     by Gauss and Legendre with eight nodes, in float32 four, for |L| < 1: those of L − s are those of
     s, so there is one exponential a node. Beyond, e = −log x + ½ log(1 + x) + x log(1 + 1/x) + r,
     each term by itself; r(x) = log Γ(1 + x) − (x + ½) log(1 + x) + x is between −0.082 and 0. k, r
-    and (1 + x)r′ are rational functions of 1/(1 + x), right to ε.
+    and (1 + x)r′ are rational functions of 1/(1 + x), right to ε. `step` is x − x′, for whoever knows
+    it better than a subtraction would.
     """
     x, base = _positive(x), _positive(base)
-    step = x - base
+    step = x - base if step is None else step
     level = _numerics.log_quotient(x, base, step)
     near = jnp.abs(level) < 1
     short = jnp.where(near, level, 0.0)

@@ -70,6 +70,48 @@ def test_hard_pairs(pair, x64):
     assert worst(bregman(psi, q, p), pair["D_qp"]) <= 16 * EPS
 
 
+def exact_divergence(theta, base):
+    theta, base = ([mp.mpf(float(x)) for x in point] for point in (theta, base))
+    rest = mp.psi(0, mp.fsum(base))
+
+    def potential(alpha):
+        return mp.fsum(map(mp.loggamma, alpha)) - mp.loggamma(mp.fsum(alpha))
+
+    slopes = [(x - y) * (mp.psi(0, y) - rest) for x, y in zip(theta, base, strict=True)]
+    return potential(theta) - potential(base) - mp.fsum(slopes)
+
+
+@pytest.mark.parametrize("name", ["f64", "f32"])
+def test_the_divergence_at_any_distance(name, x64):
+    """Of any two laws: by one factor, along one coordinate, along all, near and far."""
+    dtype, size = (np.float64, 8) if name == "f64" else (np.float32, 4)
+    rng = np.random.default_rng(20269)
+    base = 10 ** rng.uniform(-size, size, (120, 3))
+    base[:30] = base[:30, :1] * rng.uniform(0.1, 1, (30, 3))
+    rise = rng.normal(size=(120, 3)) * 10 ** rng.uniform(-size / 2, 0.5, (120, 1))
+    rise[::5] = rise[::5, :1]
+    rise[1::5, 1:] = 0
+    theta, base = (base * np.exp(rise)).astype(dtype), base.astype(dtype)
+    found = jax.jit(jax.vmap(lambda *points: bregman(Dirichlet(3), *points)))(theta, base)
+    with mp.workdps(100):
+        truth = [exact_divergence(*points) for points in zip(theta, base, strict=True)]
+    errors = [worst(f, t) / float(np.finfo(dtype).eps) for f, t in zip(found, truth, strict=True)]
+    assert max(errors) <= 32
+    assert np.median(errors) <= 1.5
+
+
+def test_the_largest_moves_against_almost_nothing(x64):
+    """Where the parts of the divergence leave little, of log Γ's gaps nearly nothing, it finds another form."""
+    base = np.array([[80.0, 4e-4], [1e4, 2e-4], [15.0, 2e-6], [4.7, 4e-3]])
+    theta = base * np.array([[1.01, 1.0], [1.3, 1.0], [0.97, 1.0], [1.06, 1.0]])
+    found = jax.vmap(lambda *points: bregman(Dirichlet(2), *points))(theta, base)
+    parts = special.log_gamma_excess_gap(theta[:, 0], base[:, 0])
+    assert (found < parts / 16).all()  # so that it is tried
+    with mp.workdps(100):
+        truth = [exact_divergence(*points) for points in zip(theta, base, strict=True)]
+    assert worst(found, truth) <= 32 * EPS
+
+
 @pytest.mark.parametrize("point", HARD["chi_square_shape"], ids=lambda p: p["id"])
 def test_hard_shapes(point, x64):
     """The one-dimensional problem underneath: log Γ, digamma and its inverse."""
