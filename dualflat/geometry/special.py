@@ -336,6 +336,34 @@ def log_gamma_excess_gap(x: Array, base: Array, step: Array | None = None) -> Ar
     return jnp.where(near, close, far)
 
 
+def digamma_excess_gaps(x: Array, base: Array, step: Array) -> tuple[Array, Array]:
+    """e′(x) − e′(x′) and (x − x′)e″(x′) − e′(x) + e′(x′) ≥ 0 for e′ = `digamma_excess`; `step` is x − x′.
+
+    e′ increases and is concave. With k as in `log_gamma_excess_gap` and j = −x³e‴(x) = 2k − xk′(x), which
+    falls from 2 at 0 to 1, they are 1/x′ times
+
+        ∫₀^L exp(−s) k(x′ exp s) ds,    ∫₀^L (exp(L − s) − 1) exp(−s) j(x′ exp s) ds,
+
+    for |L| < 1, by the same nodes; beyond, differences. Relative error: 5 ε (measured).
+    """
+    x, base = _positive(x), _positive(base)
+    level = _numerics.log_quotient(x, base, step)
+    near = jnp.abs(level) < 1
+    short = jnp.where(near, level, 0.0)
+    nodes, weights = _numerics.unit_nodes(4 if float(jnp.finfo(x.dtype).eps) > 1e-10 else 8)
+    rises = [jnp.expm1(short * float(t)) for t in nodes]
+    turn = lack = jnp.zeros_like(x)
+    for w, rise, other in zip(weights, rises, rises[::-1], strict=True):
+        y = 1 / (1 + (base + base * rise))
+        bend, slope = jax.jvp(lambda y: _rational(_BEND, y), (y,), (jnp.ones_like(y),))
+        turn = turn + float(w) * bend / (1 + rise)
+        lack = lack + float(w) * other * (2 * bend + y * (1 - y) * slope) / (1 + rise)
+    far_turn = digamma_excess(x) - digamma_excess(base)
+    far_lack = step / base * (_rational(_BEND, 1 / (1 + base)) / base) - far_turn
+    turn = jnp.where(near, short * turn / base, far_turn)
+    return turn, jnp.where(near, short * lack / base, far_lack)
+
+
 def _rational(coefficients: _Rational, y: Array) -> Array:
     above, below = coefficients[float(jnp.finfo(y.dtype).eps) < 1e-10]
     return _series(above, y) / _series(below, y)

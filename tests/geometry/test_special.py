@@ -175,6 +175,27 @@ def test_gaps_of_log_gamma_against_a_hundred_digits(dtype, x64):
         assert worst <= bound, (name, worst)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+def test_gaps_of_the_slope(dtype, x64):
+    x, base = pairs(dtype)
+    step = x - base
+    turn, lack = jax.jit(special.digamma_excess_gaps)(x, base, step)
+    info, worst = np.finfo(dtype), 0.0
+    with mp.workdps(100):
+        for t, f, a, b in zip(turn, lack, x, base, strict=True):
+            a, b = mp.mpf(float(a)), mp.mpf(float(b))
+            if max(a, b) > HUGE or abs(a - b) < info.tiny:
+                continue
+            truth = digamma_excess(a) - digamma_excess(b)
+            slope = mp.psi(1, b) - 1 / b if b > TINY else 1 / b**2 - 1 / b
+            for found, exact in ((t, truth), (f, (a - b) * slope - truth)):
+                if info.tiny * 1e6 < abs(exact) < info.max * 1e-6:
+                    worst = max(
+                        worst, float(abs(mp.mpf(float(found)) / exact - 1) / float(info.eps))
+                    )
+    assert worst <= 8, worst
+
+
 def test_a_gap_bends_as_log_gamma_does(x64):
     """Its derivatives are those of log Γ from its second on, also where both arguments are one."""
     base = jnp.array([1e-3, 0.7, 3.0, 40.0, 1e5])

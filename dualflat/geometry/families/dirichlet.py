@@ -1,14 +1,14 @@
 """Laws on the probability simplex."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dualflat.geometry import _numerics, _remainder, legendre, special
+from dualflat.geometry import _numerics, legendre, special
 from dualflat.geometry._tree import register, settle_size
 from dualflat.geometry.families._scalar import on_support
 from dualflat.geometry.operators import DiagonalMinusRankOne
@@ -116,32 +116,25 @@ class Dirichlet:
 
         The steps from q to p are those of α, less what a common factor does; the largest one's is
         minus the sum of the others'. g(α₀, α′₀) takes a large part of the other terms only where the
-        largest αᵢ moves against others that come to less than one: those rows are taken again by
-        Taylor's remainder or the book's formula, in a loop that ends after one round.
+        largest αᵢ moves against others that come to little. There the difference of its g and that
+        of α₀ is taken as an integral, in a loop that ends after one round.
         """
-        step = theta - base
-        top = jnp.arange(self.n) == jnp.argmax(base)
+        parts = _parts(theta, base, theta - base)
+        terms = parts.mixed + parts.gaps.sum()
+        value = terms - special.log_gamma_excess_gap(*parts.whole)
 
-        def total(x: Array) -> Array:
-            return jnp.where(top, x, 0.0).sum() + jnp.where(top, 0.0, x).sum()
+        # −1 marks what is lost: one array to compute. What does not depend on it XLA would take out
+        # of the loop, and always do.
+        def again(value: Array) -> Array:
+            lost = value < 0
+            ends = (jnp.where(lost, x, 1.0) for x in (theta, base, theta - base))
+            parts = _parts(*ends)
+            apart = parts.mixed + jnp.where(parts.top, 0.0, parts.gaps).sum()
+            found = apart + _gap_of_gaps(parts.first, parts.others)
+            return jnp.where(lost, jnp.maximum(found, 0.0), value)
 
-        whole, whole_base, whole_step = total(theta), total(base), total(step)
-        shares = base / whole_base
-        turn = (step - shares * whole_step) / whole
-        turn = jnp.where(top, -jnp.where(top, 0.0, turn).sum(), turn)
-        mixed = whole * _numerics.relative_entropy(theta / whole, shares, turn).sum()
-        ends = (jnp.append(*x) for x in ((theta, whole), (base, whole_base), (step, whole_step)))
-        gaps = special.log_gamma_excess_gap(*ends)
-        value = mixed + (gaps[:-1].sum() - gaps[-1])
-
-        def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
-            # What does not depend on the state XLA would take out of the loop, and always do.
-            lost = state[1]
-            points = (jnp.where(lost, x, jnp.ones_like(x)) for x in (base, theta, step))
-            return _remainder.quotient(self, *points)[0], jnp.zeros_like(lost)
-
-        lost = value < (mixed + gaps[:-1].sum()) / 16
-        return jax.lax.while_loop(lambda state: state[1], again, (value, lost))[0]
+        start = jnp.where(value < terms / 16, -1.0, value)
+        return jax.lax.while_loop(lambda value: value < 0, again, start)
 
     def guess(self, eta: Array) -> Array:
         """α(η) for 1/log(1 + e^−y) in the place of the inverse of digamma y, wrong by 6 % at most.
@@ -251,6 +244,49 @@ def _split(theta: Array) -> _Split:
     share = jnp.maximum(theta / total, float(jnp.finfo(theta.dtype).tiny))
     log_share = jnp.where(is_top, -jnp.log1p(others / top), jnp.log(share))
     return _Split(theta, is_top, top, others, total, others < 0.25 * top, log_share)
+
+
+class _Parts(NamedTuple):
+    """What a divergence is made of; (α, α′, α − α′) of the largest entry of α′, of the others, of all."""
+
+    top: Array  # (n,), marks it
+    first: Sequence[Array]
+    others: Sequence[Array]
+    whole: Sequence[Array]
+    mixed: Array  # α₀ KL(p, q)
+    gaps: Array  # g(αᵢ, α′ᵢ), (n,)
+
+
+def _parts(theta: Array, base: Array, step: Array) -> _Parts:
+    top = jnp.arange(theta.shape[0]) == jnp.argmax(base)
+
+    def parted(x: Array) -> tuple[Array, Array]:
+        return jnp.where(top, x, 0.0).sum(), jnp.where(top, 0.0, x).sum()
+
+    first, others = zip(*map(parted, (theta, base, step)), strict=True)
+    whole = [x + y for x, y in zip(first, others, strict=True)]
+    shares = base / whole[1]
+    turn = (step - shares * whole[2]) / whole[0]
+    turn = jnp.where(top, -jnp.where(top, 0.0, turn).sum(), turn)
+    mixed = whole[0] * _numerics.relative_entropy(theta / whole[0], shares, turn).sum()
+    gaps = special.log_gamma_excess_gap(theta, base, step)
+    return _Parts(top, first, others, whole, mixed, gaps)
+
+
+def _gap_of_gaps(first: Sequence[Array], others: Sequence[Array]) -> Array:
+    """g(α, α′) − g(α + o, α′ + o′) for g = `log_gamma_excess_gap`, where o/α and o′/α′ are small.
+
+    With x = α + to, x′ = α′ + to′ it is ∫₀¹ o′((x − x′)e″(x′) − e′(x) + e′(x′)) − (o − o′)(e′(x) − e′(x′)) dt.
+
+    Args:
+      first, others: (α, α′, α − α′) and (o, o′, o − o′).
+    """
+    dtype = first[0].dtype
+    nodes = _numerics.unit_nodes(3 if float(jnp.finfo(dtype).eps) > 1e-10 else 5)
+    t, weights = (jnp.asarray(x, dtype) for x in nodes)
+    along = (x + y * t for x, y in zip(first, others, strict=True))
+    turn, lack = special.digamma_excess_gaps(*along)
+    return weights @ (others[1] * lack - others[2] * turn)
 
 
 def _slack(theta: Array, bend: Array, weight: Array) -> Array:
