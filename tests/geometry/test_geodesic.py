@@ -61,6 +61,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 def test_distances_of_normal_laws(x64):
     """Rao's distance from 2e-9 to 14, relative 1e-12 (found: 5e-15), the same both ways."""
     p, q = (np.array([pair[i] for pair in PAIRS.values()]) for i in (0, 1))
@@ -72,6 +73,7 @@ def test_distances_of_normal_laws(x64):
         assert abs(mp.mpf(float(found)) - truth) < 1e-12 * truth, name
 
 
+@pytest.mark.slow
 def test_derivatives_at_every_distance(x64):
     """Gradient and Hessian of d², forwards, backwards and mixed, also at p = q: there 2(G, −G; −G, G).
 

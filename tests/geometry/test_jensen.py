@@ -82,6 +82,7 @@ def test_digits_at_every_distance(name, dtype, x64):
     assert worst(np.abs(found["textbook"]), book) > 0.1
 
 
+@pytest.mark.slow
 @every_exact
 def test_hessians_at_coincidence(name, x64):
     """0 with gradient 0 at θ = θ′, and a Hessian of s(1−s)G, aG, G for every α, and ¼G."""

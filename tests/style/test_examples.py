@@ -34,7 +34,7 @@ def said(process):
     """What it printed, once it has ended well."""
     with process:
         try:
-            out, err = process.communicate(timeout=200)
+            out, err = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -58,6 +58,7 @@ def test_every_numbered_script_has_its_output():
     assert len(scripts) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expected", PRINTED, ids=lambda file: file.stem)
 def test_a_script_prints_what_stands_beside_it(printing, expected):
     assert said(printing[expected.stem]) == expected.read_text(encoding="utf-8")

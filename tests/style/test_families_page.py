@@ -31,6 +31,7 @@ def families(module):
     }
 
 
+@pytest.mark.slow
 def test_the_session_prints_what_it_shows():
     session = "".join(blocks(PAGE, "python"))
     test = doctest.DocTestParser().get_doctest(session, {}, "families.md", "families.md", 0)

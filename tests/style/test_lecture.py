@@ -15,6 +15,7 @@ NUMBERS = [f"({n})" for n in range(1, 14)] + ["theorem 1", "lemma 1", "lemma 2",
 SECTIONS = [line for line in PAGE.splitlines() if line.startswith("#")]
 
 
+@pytest.mark.slow
 def test_the_session_prints_what_it_shows():
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     session = "".join(block for block in blocks if ">>>" in block)
