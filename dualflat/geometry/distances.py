@@ -1,4 +1,4 @@
-"""Rao's distance between laws, family by family: closed forms, and what replaces them.
+"""Rao's distance between laws and the geodesics, family by family: closed forms, and what replaces them.
 
 The length of the shortest path between two laws in the Fisher metric. `geodesic.distance` gives it
 for any potential; the functions here know their family, so that they are exact where there is a
@@ -6,7 +6,8 @@ closed form, fast where there is none, and keep their digits between laws that n
 computed starts from differences of parameters. They take the usual parameters, not θ, of two laws.
 
 All are symmetric in the two laws, 0 with gradient 0 where these are equal, and NaN, the gradient
-too, where the parameters belong to no law.
+too, where the parameters belong to no law. A `geodesic_…` runs from the first law at t = 0 to the
+other at t = 1 with constant speed: its point at t lies at t times their distance.
 """
 
 import dataclasses
@@ -59,6 +60,47 @@ def fisher_rao_categorical(p: Array, q: Array, *, trials: Array | float = 1) -> 
     return jnp.sqrt(_positive(trials)) * arc
 
 
+def geodesic_categorical(p: Array, q: Array, t: Array | float) -> Array:
+    """The point at time t of the Fisher-Rao geodesic between two categorical laws.
+
+    An arc of the sphere of √p. With the angle L = d/2 between √p and √q,
+
+        √pᵢ(t) = a √pᵢ + b √qᵢ,    a = sin((1−t)L)/sin L,    b = sin(tL)/sin L.
+
+    The number of trials of multinomial laws does not change it.
+
+    Args:
+      p, q: as in `fisher_rao_categorical`.
+      t: shape (); 0 at p, 1 at q. Beyond, the geodesic goes on until an entry is 0; NaN from there on.
+
+    Returns:
+      shape (k,), nonnegative, of sum 1. The gradient is infinite at an entry that is 0 in one of them.
+
+    >>> p, q = jnp.array([0.5, 0.5, 0.0]), jnp.array([0.5, 0.0, 0.5])
+    >>> geodesic_categorical(p, q, 0.5).round(2)
+    Array([0.67, 0.17, 0.17], dtype=float32)
+    """
+    p, q, t = _floats(p, q, t)
+    half = 2 * jnp.arcsin(jnp.minimum(0.5 * _norm(_root_gap(p, q)), 1.0))
+    return _on_arc(p, q, half, t)
+
+
+def _on_arc(p: Array, q: Array, angle: Array, t: Array) -> Array:
+    a, b = _sine_share(1 - t, angle), _sine_share(t, angle)
+    none = (p == 0) & (q == 0)
+    p, q = jnp.where(none, 1.0, p), jnp.where(none, 1.0, q)
+    root = jnp.where(none, 0.0, a * jnp.sqrt(p) + b * jnp.sqrt(q))
+    return root * root * _inside((root >= 0).all(), root)
+
+
+def _sine_share(t: Array, angle: Array) -> Array:
+    """sin(tL)/sin L, which is t at L = 0; for L up to ½π."""
+    small = angle < 1e-3  # the next terms of the series are of the fourth order
+    x = jnp.where(small, 1.0, angle)
+    near = t * (1 + (1 - t * t) * angle * angle / 6)
+    return jnp.where(small, near, jnp.sin(t * x) / jnp.sin(x))
+
+
 def fisher_rao_bernoulli(p: Array, q: Array, *, trials: Array | float = 1) -> Array:
     """Between two Bernoulli laws, or two binomial laws of as many trials.
 
@@ -88,6 +130,27 @@ def fisher_rao_bernoulli(p: Array, q: Array, *, trials: Array | float = 1) -> Ar
     return 2 * jnp.sqrt(_positive(trials)) * arc * inside * (1 + 0 * (p + q))
 
 
+def geodesic_bernoulli(p: Array, q: Array, t: Array | float) -> Array:
+    """The point at time t of the Fisher-Rao geodesic between two Bernoulli laws.
+
+    √p(t) is as in `geodesic_categorical`: arcsin √p moves with constant speed.
+
+    Args:
+      p, q: shape (), in [0, 1].
+      t: shape (); 0 at p, 1 at q. Beyond, the geodesic goes on to 0 or to 1; NaN from there on.
+
+    Returns:
+      shape (), in [0, 1].
+
+    >>> print(f"{geodesic_bernoulli(0.0, 1.0, 0.5):.4f}")
+    0.5000
+    """
+    p, q, t = _floats(p, q, t)
+    angle = fisher_rao_bernoulli(p, q) / 2
+    ends = jnp.stack([p, 1 - p]), jnp.stack([q, 1 - q])
+    return _on_arc(*ends, angle, t)[0]
+
+
 def fisher_rao_poisson(rate: Array, other: Array) -> Array:
     """Between two Poisson laws: d(λ, μ) = 2|√λ − √μ| = 2|λ − μ|/(√λ + √μ), the latter computed.
 
@@ -102,6 +165,27 @@ def fisher_rao_poisson(rate: Array, other: Array) -> Array:
     """
     rate, other = _floats(rate, other)
     return 2 * _absolute(_root_gap(rate, other))
+
+
+def geodesic_poisson(rate: Array, other: Array, t: Array | float) -> Array:
+    """The point at time t of the Fisher-Rao geodesic between two Poisson laws: √λ moves straight.
+
+    Args:
+      rate, other: shape (), nonnegative.
+      t: shape (); 0 at the first law, 1 at the other. Beyond, the geodesic goes on to 0; NaN from
+        there on.
+
+    Returns:
+      the rate at t, shape ().
+
+    >>> print(f"{geodesic_poisson(1.0, 9.0, 0.5):.4f}")
+    4.0000
+    """
+    rate, other, t = _floats(rate, other, t)
+    none = (rate == 0) & (other == 0)
+    first, last = jnp.where(none, 1.0, rate), jnp.where(none, 1.0, other)
+    root = jnp.where(none, 0.0, (1 - t) * jnp.sqrt(first) + t * jnp.sqrt(last))
+    return root * root * _inside(root >= 0, root)
 
 
 def fisher_rao_scale(scale: Array, other: Array, *, information: Array | float = 1.0) -> Array:
@@ -125,6 +209,26 @@ def fisher_rao_scale(scale: Array, other: Array, *, information: Array | float =
     scale, other = _positive(scale), _positive(other)
     ratio = log_quotient(jnp.maximum(scale, other), jnp.minimum(scale, other))
     return jnp.sqrt(_positive(information)) * _absolute(ratio)
+
+
+def geodesic_scale(scale: Array, other: Array, t: Array | float) -> Array:
+    """The point at time t of the geodesic between two laws that differ in one scale: σ(σ′/σ)ᵗ.
+
+    Args:
+      scale, other: shape (), positive; as in `fisher_rao_scale`.
+      t: shape (); 0 at the first law, 1 at the other. Beyond, the geodesic goes on.
+
+    Returns:
+      the scale at t, shape ().
+
+    >>> print(f"{geodesic_scale(1.0, 9.0, 0.5):.4f}")
+    3.0000
+    """
+    scale, other, t = _floats(scale, other, t)
+    scale, other = _positive(scale), _positive(other)
+    early = t < 0.5
+    near, far = jnp.where(early, scale, other), jnp.where(early, other, scale)
+    return near * jnp.exp(jnp.where(early, t, 1 - t) * log_quotient(far, near))
 
 
 def fisher_rao_normal(mean: Array, std: Array, other_mean: Array, other_std: Array) -> Array:
@@ -654,13 +758,7 @@ def fisher_rao_dirichlet(alpha: Array, other: Array) -> Array:
     >>> print(f"{d:.4f}")
     0.5636
     """
-    alpha, other = _floats(alpha, other)
-    if alpha.ndim != 1 or alpha.shape != other.shape or len(alpha) < 2:
-        raise ValueError(
-            f"fisher_rao_dirichlet: the shapes are {alpha.shape} and {other.shape}. Wanted (k,) twice,"
-            " k at least 2. For many laws use jax.vmap."
-        )
-    alpha, other = _positive(alpha), _positive(other)
+    alpha, other = _dirichlet_laws(alpha, other, "fisher_rao_dirichlet")
     swap = _is_after(alpha, other)
     return _dirichlet_distance(jnp.where(swap, other, alpha), jnp.where(swap, alpha, other))
 
@@ -680,6 +778,57 @@ def fisher_rao_beta(a: Array, b: Array, other_a: Array, other_b: Array) -> Array
     """
     a, b, other_a, other_b = _floats(a, b, other_a, other_b)
     return fisher_rao_dirichlet(jnp.stack([a, b]), jnp.stack([other_a, other_b]))
+
+
+def geodesic_dirichlet(alpha: Array, other: Array, t: Array | float) -> Array:
+    """The point at time t of the Fisher-Rao geodesic between two Dirichlet laws.
+
+    Args:
+      alpha, other: as in `fisher_rao_dirichlet`, whose search finds it.
+      t: shape (), in [0, 1]: 0 at the first law, 1 at the other.
+
+    Returns:
+      α at t, shape (k,); NaN as in `fisher_rao_dirichlet`, and outside [0, 1]. Differentiable.
+
+    >>> geodesic_dirichlet(jnp.array([1.0, 4.0]), jnp.array([4.0, 1.0]), 0.5).round(2)
+    Array([1.06, 1.06], dtype=float32)
+    """
+    alpha, other = _dirichlet_laws(alpha, other, "geodesic_dirichlet")
+    swap = _is_after(alpha, other)
+    (t,) = _floats(t)
+    t = jnp.where(swap, 1 - t, t).astype(alpha.dtype)
+    return _dirichlet_point(jnp.where(swap, other, alpha), jnp.where(swap, alpha, other), t)
+
+
+def geodesic_beta(
+    a: Array, b: Array, other_a: Array, other_b: Array, t: Array | float
+) -> tuple[Array, Array]:
+    """The point at time t of the Fisher-Rao geodesic between two beta laws.
+
+    Args:
+      a, b, other_a, other_b: as in `fisher_rao_beta`.
+      t: as in `geodesic_dirichlet`.
+
+    Returns:
+      both shapes at t.
+
+    >>> a, b = geodesic_beta(1.0, 4.0, 4.0, 1.0, 0.5)
+    >>> print(f"{a:.4f} {b:.4f}")
+    1.0599 1.0599
+    """
+    a, b, other_a, other_b = _floats(a, b, other_a, other_b)
+    point = geodesic_dirichlet(jnp.stack([a, b]), jnp.stack([other_a, other_b]), t)
+    return point[0], point[1]
+
+
+def _dirichlet_laws(alpha: Array, other: Array, where: str) -> tuple[Array, Array]:
+    alpha, other = _floats(alpha, other)
+    if alpha.ndim != 1 or alpha.shape != other.shape or len(alpha) < 2:
+        raise ValueError(
+            f"{where}: the shapes are {alpha.shape} and {other.shape}. Wanted (k,) twice,"
+            " k at least 2. For many laws use jax.vmap."
+        )
+    return _positive(alpha), _positive(other)
 
 
 class _Shape(NamedTuple):
@@ -894,6 +1043,15 @@ def _dirichlet_geodesic(alpha: Array, other: Array) -> _Arc:
     return _Arc(length, slope - back, slope + mesh.weights @ a - back)
 
 
+@compiled
+def _dirichlet_point(alpha: Array, other: Array, t: Array) -> Array:
+    slope = log_quotient(other, alpha)
+    breaks, a = _dirichlet_path(alpha, slope)
+    unread = jnp.zeros((), jnp.int32)  # where nothing was found a is NaN
+    path = geodesic._curve(breaks, a, jnp.zeros_like(slope), slope, unread, unread)
+    return alpha * jnp.exp(path(t))
+
+
 @jax.custom_jvp
 def _dirichlet_distance(alpha: Array, other: Array) -> Array:
     return _dirichlet_geodesic(alpha, other).length
@@ -940,6 +1098,32 @@ def fisher_rao_gamma(shape: Array, rate: Array, other_shape: Array, other_rate: 
     return _gamma_distance(jnp.where(swap, q, p), jnp.where(swap, p, q))
 
 
+def geodesic_gamma(
+    shape: Array, rate: Array, other_shape: Array, other_rate: Array, t: Array | float
+) -> tuple[Array, Array]:
+    """The point at time t of the Fisher-Rao geodesic between two gamma laws.
+
+    Args:
+      shape, rate, other_shape, other_rate: as in `fisher_rao_gamma`.
+      t: shape (), in [0, 1]: 0 at the first law, 1 at the other.
+
+    Returns:
+      the shape and the rate at t; NaN as in `fisher_rao_gamma`, and outside [0, 1]. Differentiable.
+
+    >>> shape, rate = geodesic_gamma(1.0, 1.0, 2.0, 1.0, 0.5)
+    >>> print(f"{shape:.4f} {rate:.4f}")
+    1.3194 0.8793
+    """
+    shape, rate, other_shape, other_rate = _floats(shape, rate, other_shape, other_rate)
+    p = _positive(jnp.stack([shape, rate]))
+    q = _positive(jnp.stack([other_shape, other_rate]))
+    swap = _is_after(p, q)
+    (t,) = _floats(t)
+    t = jnp.where(swap, 1 - t, t).astype(p.dtype)
+    point = _gamma_point(jnp.where(swap, q, p), jnp.where(swap, p, q), t)
+    return point[0], point[1]
+
+
 @register
 @dataclasses.dataclass(frozen=True)
 class _GammaConnection:
@@ -973,12 +1157,22 @@ def _gamma_move(logs: Array) -> Array:
     return jnp.stack([logs[0], logs[0] - logs[1]])
 
 
-@compiled
-def _gamma_geodesic(p: Array, q: Array) -> _Arc:
+def _gamma_path(p: Array, q: Array) -> geodesic.Geodesic:
     step = _gamma_step(p, q)
-    path = geodesic.geodesic(
+    return geodesic.geodesic(
         _GammaConnection(p[0]), jnp.zeros_like(step), step, panels=GAMMA_PANELS
     )
+
+
+@compiled
+def _gamma_point(p: Array, q: Array, t: Array) -> Array:
+    x = _gamma_path(p, q)(t)
+    return p * jnp.exp(jnp.stack([x[0], x[0] - x[1]]))
+
+
+@compiled
+def _gamma_geodesic(p: Array, q: Array) -> _Arc:
+    path = _gamma_path(p, q)
     weights, x, v = path.at_nodes()
     squares = (_gamma_weights(p[0] * jnp.exp(x[:, 0])) * v * v).sum(-1)
     return _Arc(_norm(jnp.sqrt(weights * squares)), path.velocity(0.0), path.velocity(1.0))
@@ -1010,6 +1204,11 @@ def _floats(*values) -> tuple[Array, ...]:
 def _positive(x: Array) -> Array:
     """x where it is positive and finite, NaN, in the derivative too, elsewhere."""
     return x * jnp.where((x > 0) & (x < jnp.inf), 1.0, jnp.nan).astype(x.dtype)
+
+
+def _inside(inside: Array, x: Array) -> Array:
+    """1 where it is, NaN elsewhere, in the dtype of x."""
+    return jnp.where(inside, 1.0, jnp.nan).astype(x.dtype)
 
 
 def _quotient_at_rest(change: Array, length: Array) -> Array:

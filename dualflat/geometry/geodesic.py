@@ -619,6 +619,13 @@ def _accelerations_jvp(kind, panels, primals, tangents):
 def _between(panels: int, spray: Spray, start: Array, end: Array) -> Geodesic:
     slope = end - start
     breaks, a, status, steps = _accelerations("end", panels, spray, start, slope)
+    return _curve(breaks, a, start, slope, status, steps)
+
+
+def _curve(
+    breaks: Array, a: Array, start: Array, slope: Array, status: Array, steps: Array
+) -> Geodesic:
+    """From `start` to start + slope with the accelerations a (M, n) at the nodes."""
     mesh, left = ode.mesh(breaks), breaks[:-1, None]
     ahead = jnp.where(mesh.nodes < left, mesh.weights, 0.0)  # (K, M): what is left of the edge
     back = (1 - mesh.nodes) * mesh.weights
@@ -626,7 +633,7 @@ def _between(panels: int, spray: Spray, start: Array, end: Array) -> Geodesic:
         breaks,
         start + left * slope + (ahead * (left - mesh.nodes) - left * back) @ a,
         slope + (ahead - back) @ a,
-        a.reshape(panels, ode.NODES, -1),
+        a.reshape(len(breaks) - 1, ode.NODES, -1),
         status,
         steps,
     )

@@ -24,8 +24,15 @@ from dualflat.geometry.distances import (
     fisher_rao_normal,
     fisher_rao_poisson,
     fisher_rao_scale,
+    geodesic_bernoulli,
+    geodesic_beta,
+    geodesic_categorical,
+    geodesic_dirichlet,
+    geodesic_gamma,
     geodesic_mvn,
     geodesic_normal,
+    geodesic_poisson,
+    geodesic_scale,
 )
 
 EPS = np.finfo(np.float64).eps
@@ -182,6 +189,112 @@ def test_the_geodesic_of_normal_laws(x64):
     np.testing.assert_allclose(geodesic_normal(1.0, 2.0, 1.0, 2.0, 0.3), (1.0, 2.0), rtol=EPS)
     near = geodesic_normal(1.0, 2.0, 1.0 + 1e-9, 2.0 + 1e-9, 0.25)
     np.testing.assert_allclose(near, (1.0 + 2.5e-10, 2.0 + 2.5e-10), rtol=4 * EPS)
+
+
+# name: distance and geodesic on vectors, two laws, ε that dividing the distance may cost
+PATHS = {
+    "categorical": (
+        fisher_rao_categorical, geodesic_categorical, [0.2, 0.3, 0.5], [0.6, 0.3, 0.1], 64,
+    ),
+    "categorical, opposite": (
+        fisher_rao_categorical, geodesic_categorical, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], 64,
+    ),
+    "Bernoulli": (
+        lambda p, q: fisher_rao_bernoulli(p[0], q[0]),
+        lambda p, q, t: geodesic_bernoulli(p[0], q[0], t)[None],
+        [0.001], [0.7], 64,
+    ),
+    "Poisson": (
+        lambda p, q: fisher_rao_poisson(p[0], q[0]),
+        lambda p, q, t: geodesic_poisson(p[0], q[0], t)[None],
+        [0.0], [12.0], 64,
+    ),
+    "scale": (
+        lambda p, q: fisher_rao_scale(p[0], q[0]),
+        lambda p, q, t: geodesic_scale(p[0], q[0], t)[None],
+        [1e-8], [3e5], 64,
+    ),
+    "gamma": (
+        lambda p, q: fisher_rao_gamma(*p, *q),
+        lambda p, q, t: jnp.stack(geodesic_gamma(*p, *q, t)),
+        [0.3, 2.0], [5.0, 0.1], 1e5,
+    ),
+    "beta": (
+        lambda p, q: fisher_rao_beta(*p, *q),
+        lambda p, q, t: jnp.stack(geodesic_beta(*p, *q, t)),
+        [0.3, 8.0], [5.0, 0.7], 1e5,
+    ),
+    "Dirichlet": (
+        fisher_rao_dirichlet, geodesic_dirichlet, [0.5, 1.0, 3.0], [4.0, 1.5, 0.25], 1e5,
+    ),
+}  # fmt: skip
+
+
+# Two searches to compile for each: the beta laws are Dirichlet laws.
+paths = [pytest.param(n, marks=pytest.mark.slow) if n == "beta" else n for n in PATHS]
+
+
+@pytest.mark.parametrize("name", paths)
+def test_a_geodesic_divides_the_distance(name, x64):
+    """Its point at t is at t times the distance from the one and at the rest of it from the other."""
+    distance, path, p, q, loose = PATHS[name]
+    p, q, times = jnp.array(p), jnp.array(q), jnp.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    look = jax.jit(jax.vmap(path, in_axes=(None, None, 0)))
+    points, back = look(p, q, times), look(q, p, times)
+    pairs = [(p, x) for x in points] + [(x, q) for x in points]
+    between = jax.jit(jax.vmap(distance))(*(jnp.stack(ends) for ends in zip(*pairs, strict=True)))
+    ahead, behind, whole = between[:5], between[5:], between[4]
+    size = loose * EPS
+    np.testing.assert_allclose(points[0], p, rtol=16 * EPS, atol=16 * EPS)
+    np.testing.assert_allclose(points[-1], q, rtol=16 * EPS, atol=16 * EPS)
+    np.testing.assert_allclose(ahead, times * whole, rtol=size, atol=size * whole)
+    np.testing.assert_allclose(behind, (1 - times) * whole, rtol=size, atol=size * whole)
+    np.testing.assert_allclose(back[::-1], points, rtol=16 * EPS, atol=16 * EPS)
+    if name.startswith("categorical"):
+        np.testing.assert_allclose(points.sum(1), 1, rtol=8 * EPS)
+
+
+@pytest.mark.parametrize("name", paths)
+def test_a_geodesic_between_near_laws_and_its_derivatives(name, x64):
+    _, path, p, q, _ = PATHS[name]
+    p, q = 0.5 * jnp.array(p) + 0.25 * jnp.array(q), 0.25 * jnp.array(p) + 0.5 * jnp.array(q)
+    if name.startswith("categorical"):
+        p, q = (x + (1 - x.sum()) / 3 for x in (p, q))
+    move = jnp.linspace(1, -1, len(p)) if len(p) > 1 else jnp.ones(1)
+    near = p + 1e-9 * move
+    look = jax.jit(path)
+    np.testing.assert_allclose(look(p, near, 0.25), p + 0.25 * (near - p), rtol=8 * EPS)
+    np.testing.assert_allclose(look(p, p, 0.7), p, rtol=4 * EPS)
+    along = jax.jit(lambda p, q, t: jax.jvp(path, (p, q, t), (move, -move, jnp.ones_like(t))))
+    _, slope = along(p, q, jnp.array(0.3))
+    h = 1e-5
+    change = look(p + h * move, q - h * move, 0.3 + h) - look(p - h * move, q + h * move, 0.3 - h)
+    np.testing.assert_allclose(slope, change / (2 * h), rtol=1e-7, atol=1e-8)
+    _, still = along(p, p, jnp.array(0.3))
+    np.testing.assert_allclose(still, 0.7 * move - 0.3 * move, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", paths)
+def test_no_law_has_no_geodesic(name):
+    _, path, p, q, _ = PATHS[name]
+    p, q = jnp.array(p, jnp.float32), jnp.array(q, jnp.float32)
+    assert path(p, q, 0.5).dtype == jnp.float32
+    bad = p.at[0].set(-1.0)
+    assert np.isnan(path(bad, q, 0.5)).all()
+    assert np.isnan(path(q, bad, 0.5)).all()
+    assert np.isnan(jax.jacfwd(path)(bad, q, 0.5)).any()
+
+
+def test_a_geodesic_goes_on_to_the_rim(x64):
+    """Beyond its ends: √λ is straight, an arc ends where a probability is 0."""
+    np.testing.assert_allclose(geodesic_poisson(4.0, 9.0, 3.0), 25.0)
+    assert np.isnan(geodesic_poisson(4.0, 9.0, -3.0))
+    p, q = jnp.array([0.5, 0.5, 0.0]), jnp.array([0.5, 0.0, 0.5])
+    assert (geodesic_categorical(p, q, 0.999) > 0).all()
+    assert np.isnan(geodesic_categorical(p, q, 1.001)).all()
+    np.testing.assert_allclose(geodesic_scale(2.0, 4.0, 2.0), 8.0)
+    assert np.isnan(geodesic_gamma(1.0, 1.0, 2.0, 1.0, 1.5)).all()
+    assert np.isnan(geodesic_dirichlet(jnp.ones(2), 2 * jnp.ones(2), -0.5)).all()
 
 
 # --- normal laws in several dimensions -------------------------------------------------------
