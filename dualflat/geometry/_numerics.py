@@ -73,10 +73,14 @@ def log_excess(x: Array, y: Array, step: Array | None = None) -> Array:
     step = x - y if step is None else step
     u = step / y
     near = _about_one(step, y)
-    v = jnp.where(near, u, 0.0)
-    s = v / (2 + v)
-    close = v * s * (1 - 2 * s * _artanh_rest(s) / (2 + v))
+    close = minus_log1p_excess(jnp.where(near, u, 0.0))
     return jnp.where(near, close, u - _log_quotient(x, y, None, ~near))
+
+
+def minus_log1p_excess(u: Array) -> Array:
+    """u − log(1 + u) ≥ 0 for −½ < u < 1 alone, as `log_excess`."""
+    s = u / (2 + u)
+    return u * s * (1 - 2 * s * _artanh_rest(s) / (2 + u))
 
 
 def log_quotient(x: Array, y: Array, step: Array | None = None) -> Array:
@@ -133,6 +137,18 @@ def exp_excess(x: Array) -> Array:
     near = jnp.abs(x) < 0.5
     v, far = jnp.where(near, x, 0.0), jnp.where(near, 1.0, x)
     return jnp.where(near, v * v * exp_series(v, 2), jnp.exp(far) - 1 - far)
+
+
+def exp_excess_by_halves(x: Array) -> tuple[Array, Array]:
+    """exp x − 1 − x and exp x − 1 for |x| < 2, without an exponential: all terms are of one sign.
+
+    From x/4, where the series serves, by exp 2y − 1 − 2y = (exp y − 1)² + 2(exp y − 1 − y), twice.
+    """
+    y = x / 4
+    rest = y * y * exp_series(y, 2)
+    for _ in range(2):
+        rest, y = (y + rest) * (y + rest) + 2 * rest, 2 * y
+    return rest, y + rest
 
 
 def expm1_ratio(x: Array) -> Array:

@@ -47,13 +47,14 @@ class _Failures(Scalar):
         return jnp.where(at_zero, 0.0, -both)
 
     def _divergence(self, t: Array, base: Array) -> Array:
-        """Of two bits with P(1) = exp θ, over the base's P(0): as many bits as there are trials."""
+        """r times p/p′ − 1 − log p/p′ + (q′/p′)(exp Δ − 1 − Δ) for q = 1 − p = exp θ and Δ = t − base."""
         q, p, q_base, p_base = jnp.exp(t), -jnp.expm1(t), jnp.exp(base), -jnp.expm1(base)
-        near = jnp.abs(t - base) < 1
-        step = jnp.where(near, q * jnp.expm1(jnp.where(near, base - t, 0.0)), q_base - q)
-        one = _numerics.relative_entropy(q_base, q, step, t)
-        zero = _numerics.relative_entropy(p_base, p, -step)
-        return self._wanted() * (one + zero) / p_base
+        step = t - base
+        near = jnp.abs(step) < 2
+        excess, rise = _numerics.exp_excess_by_halves(jnp.where(near, step, 0.0))
+        excess = jnp.where(near, q_base * excess, q - q_base * (1 + step))
+        rise = jnp.where(near, q_base * rise, q - q_base)  # p′ − p
+        return self._wanted() * (_numerics.log_excess(p, p_base, -rise) + excess / p_base)
 
     def _gap(self, t: Array, s: Array) -> Array:
         r = jnp.broadcast_to(jnp.asarray(self._wanted(), s.dtype), s.shape)

@@ -45,14 +45,11 @@ class Poisson(Scalar):
         return _numerics.xlogx(s) - s
 
     def _divergence(self, t: Array, base: Array) -> Array:
-        """λ′(exp Δ − 1 − Δ) for Δ = t − base; with Δ = 2y the bracket is (exp y − 1)² + 2(exp y − 1 − y)."""
-        step = t - base
-        near = jnp.abs(step) < 1
-        y = jnp.where(near, 0.5 * step, 0.0)
-        rest = y * y * _numerics.exp_series(y, 2)
-        close = (y + rest) * (y + rest) + 2 * rest
-        rate = jnp.exp(base)
-        return jnp.where(near, rate * close, jnp.exp(t) - rate * (1 + step))
+        """λ′(exp Δ − 1 − Δ) for Δ = t − base."""
+        step, rate = t - base, jnp.exp(base)
+        near = jnp.abs(step) < 2
+        excess, _ = _numerics.exp_excess_by_halves(jnp.where(near, step, 0.0))
+        return jnp.where(near, rate * excess, jnp.exp(t) - rate * (1 + step))
 
     def _gap(self, t: Array, s: Array) -> Array:
         return _numerics.relative_entropy(s, jnp.exp(t), None, t)
