@@ -1,7 +1,7 @@
 """Errors do not grow: what `benchmarks/accuracy.py` measures, on fewer points, against what it was.
 
 Numbers are the largest error in ε on these points, rounded up, plus one. JAX 0.10 and 0.12 agree in all
-but one (KL of Poisson laws: 2.8 and 1.4), so that one table serves both. Whoever makes one smaller
+but one (KL of gamma laws: 1.7 and 1.6), so that one table serves both. Whoever makes one smaller
 lowers it here; one that grows is a finding, and is explained where it is raised.
 """
 
@@ -13,9 +13,11 @@ import pytest
 from benchmarks import accuracy
 
 MOST = {
+    "Bernoulli": {"psi": 2, "eta": 2, "fisher": 3, "theta": 2, "kl": 3},
     "categorical": {"psi": 2, "eta": 3, "fisher": 3, "theta": 2, "kl": 3},
-    "Poisson": {"psi": 2, "eta": 2, "fisher": 2, "theta": 2, "kl": 4},
+    "Poisson": {"psi": 2, "eta": 2, "fisher": 2, "theta": 2, "kl": 2},
     "gamma": {"psi": 4, "eta": 2, "fisher": 3, "theta": 2, "kl": 3},
+    "Dirichlet": {"psi": 3, "eta": 3, "fisher": 3, "theta": 2, "kl": 4},
     "inverse Gaussian": {"psi": 2, "eta": 2, "fisher": 3, "theta": 2, "kl": 3},
     "Gaussian on the plane": {"psi": 2, "eta": 8, "fisher": 6, "theta": 2, "kl": 3},
     "von Mises-Fisher, p = 3": {"psi": 2, "eta": 2, "fisher": 3, "theta": 2, "kl": 3},
