@@ -13,6 +13,14 @@ def sigmoid(t: Array) -> Array:
     return jnp.where(up, 1.0, small) / (1 + small)
 
 
+def log_odds(s: Array, m: Array | float = 1.0) -> Array:
+    """log s/(m − s) for 0 < s < m, to 2 ε of itself (measured), near ½m as 2 artanh z, mz = 2s − m exactly."""
+    z = (2 * s - m) / m
+    near = jnp.abs(z) < 1 / 3
+    close = _numerics.twice_artanh(jnp.where(near, z, 0.0))
+    return jnp.where(near, close, jnp.log(jnp.where(near, 1.0, s / (m - s))))
+
+
 def bit_entropy(p: Array) -> Array:
     """p log p + (1 − p) log(1 − p), 0 at both ends."""
     certain = p == 1

@@ -92,9 +92,12 @@ def log_quotient(x: Array, y: Array, step: Array | None = None) -> Array:
     step = x - y if step is None else step
     near = _about_one(step, y)
     u = jnp.where(near, step, 0.0) / jnp.where(near, y, 1.0)
-    s = u / (2 + u)
-    close = 2 * s * (1 + s * s * _artanh_rest(s))
-    return jnp.where(near, close, _log_quotient(x, y, None, ~near))
+    return jnp.where(near, twice_artanh(u / (2 + u)), _log_quotient(x, y, None, ~near))
+
+
+def twice_artanh(s: Array) -> Array:
+    """2 artanh s = log (1 + s)/(1 − s) for |s| ≤ ⅓."""
+    return 2 * s * (1 + s * s * _artanh_rest(s))
 
 
 def _about_one(step: Array, y: Array) -> Array:

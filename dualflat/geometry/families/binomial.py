@@ -33,7 +33,7 @@ class _Trials(Scalar):
         return self._number() * _bits.sigmoid(t) * _bits.sigmoid(-t)
 
     def _inverse(self, s: Array) -> Array:
-        return _numerics.log_quotient(s, self._number() - s)
+        return _bits.log_odds(s, self._number())
 
     def _conjugate(self, s: Array) -> Array:
         return self._number() * _bits.bit_entropy(s / self._number())

@@ -40,7 +40,7 @@ class Softplus(Separable):
         return _bits.sigmoid(t) * _bits.sigmoid(-t)
 
     def _inverse(self, s: Array) -> Array:
-        return _numerics.log_quotient(s, 1 - s)
+        return _bits.log_odds(s)
 
     def _conjugate(self, s: Array) -> Array:
         return _bits.bit_entropy(s)
@@ -120,7 +120,7 @@ class BitEntropy(Separable):
         return _bits.bit_entropy(t)
 
     def _slope(self, t: Array) -> Array:
-        return _numerics.log_quotient(t, 1 - t)
+        return _bits.log_odds(t)
 
     def _bend(self, t: Array) -> Array:
         return 1 / (t * (1 - t))
